@@ -1,1 +1,32 @@
-fn main() {}
+//! The only commands a contributor types: `cargo xtask test | demo | image | generate | bench`.
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod generate;
+mod image;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a throwaway Kubernetes, install both charts, show the injected pod
+    Demo(demo::Arguments),
+    /// Build the container image as an archive, without a container daemon
+    Image(image::Arguments),
+    /// Write the generated files (plain manifests); with --check only say whether they are fresh
+    Generate(generate::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Image(arguments) => image::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+    }
+}
