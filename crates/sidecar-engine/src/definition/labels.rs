@@ -1,0 +1,96 @@
+//! Kubernetes label selectors, evaluated on borrowed labels.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// `matchLabels` and `matchExpressions`, all of which must hold; empty: everything matches.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelSelector {
+    /// Labels with exactly these values.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+    /// Further conditions on labels.
+    #[serde(default)]
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One condition on one label.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// How its value is compared.
+    pub operator: RequirementOperator,
+    /// What it is compared with; empty for `Exists` and `DoesNotExist`.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum RequirementOperator {
+    /// The label is there with one of the values.
+    In,
+    /// The label is absent, or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    /// Whether labels match; `label` gives the value of a key.
+    pub(crate) fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.match_labels.iter().all(|(key, value)| label(key) == Some(value.as_str()))
+            && self.match_expressions.iter().all(|requirement| requirement.matches(label(&requirement.key)))
+    }
+
+    /// The first requirement that no labels can be checked against, because its values are missing or superfluous.
+    pub(crate) fn malformed(&self) -> Option<(usize, &Requirement)> {
+        self.match_expressions.iter().enumerate().find(|(_, requirement)| {
+            let wants_values =
+                matches!(requirement.operator, RequirementOperator::In | RequirementOperator::NotIn);
+            requirement.values.is_empty() == wants_values
+        })
+    }
+}
+
+impl Requirement {
+    fn matches(&self, value: Option<&str>) -> bool {
+        let listed = |value: &str| self.values.iter().any(|wanted| wanted == value);
+        match self.operator {
+            RequirementOperator::In => value.is_some_and(listed),
+            // As in Kubernetes (apimachinery pkg/labels): a missing label is in no list.
+            RequirementOperator::NotIn => !value.is_some_and(listed),
+            RequirementOperator::Exists => value.is_some(),
+            RequirementOperator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selects(selector: &str, labels: &[(&str, &str)]) -> bool {
+        let selector: LabelSelector = crate::yaml::parse(selector).unwrap();
+        selector.matches(|key| labels.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))
+    }
+
+    #[test]
+    fn requirements_are_those_of_kubernetes() {
+        assert!(selects("{}", &[]));
+        assert!(selects("{matchLabels: {a: b}}", &[("a", "b"), ("c", "d")]));
+        assert!(!selects("{matchLabels: {a: b}}", &[("a", "c")]));
+        assert!(selects("{matchExpressions: [{key: a, operator: In, values: [b, c]}]}", &[("a", "c")]));
+        assert!(!selects("{matchExpressions: [{key: a, operator: In, values: [b]}]}", &[]));
+        assert!(selects("{matchExpressions: [{key: a, operator: NotIn, values: [b]}]}", &[]));
+        assert!(!selects("{matchExpressions: [{key: a, operator: NotIn, values: [b]}]}", &[("a", "b")]));
+        assert!(selects("{matchExpressions: [{key: a, operator: Exists}]}", &[("a", "")]));
+        assert!(selects("{matchExpressions: [{key: a, operator: DoesNotExist}]}", &[("b", "")]));
+    }
+}

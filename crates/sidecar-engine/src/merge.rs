@@ -1,0 +1,70 @@
+//! Puts definitions into a pod: what to add, what is there already, what is in the way.
+//!
+//! A definition is applied wholly or not at all. Nothing that the pod has is replaced, removed or reordered.
+
+mod contained;
+
+use crate::decision::{Decision, Reason};
+use crate::definition::ContainerFragment;
+use crate::definition::{Compiled, FailurePolicy};
+use crate::pod::{PodView, SpecView};
+
+/// What is added to a pod, and a decision for each definition that was selected.
+#[derive(Debug)]
+pub(crate) struct Merged<'e> {
+    pub(crate) containers: Vec<&'e ContainerFragment>,
+    pub(crate) decisions: Vec<Decision<'e>>,
+    /// Whether a definition that could not be applied wants the pod denied.
+    pub(crate) denied: bool,
+}
+
+/// Merges the selected definitions, in their order, into a pod.
+pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<'e> {
+    let mut merged =
+        Merged { containers: Vec::new(), decisions: Vec::with_capacity(selected.len()), denied: false };
+    let spec = pod.spec.present().filter(|spec| spec.has_containers());
+    for definition in selected {
+        let mut decision = Decision::new(&definition.name, Reason::MalformedPod, true);
+        if let Some(spec) = spec {
+            match missing(definition, spec, &merged.containers) {
+                Ok(missing) if missing.is_empty() => decision.reason = Reason::AlreadyPresent,
+                Ok(missing) => {
+                    decision.reason = Reason::Injected;
+                    merged.containers.extend(missing);
+                }
+                Err(conflict) => {
+                    decision.reason = Reason::ContainerNameConflict;
+                    decision.detail = Some(conflict);
+                }
+            }
+        }
+        merged.denied |= decision.reason.is_failure() && definition.failure_policy == FailurePolicy::Fail;
+        merged.decisions.push(decision);
+    }
+    merged
+}
+
+/// The definition's containers that neither the pod nor an earlier definition brings, or what is in the way.
+fn missing<'e>(
+    definition: &'e Compiled,
+    spec: &SpecView<'_>,
+    earlier: &[&ContainerFragment],
+) -> Result<Vec<&'e ContainerFragment>, String> {
+    let mut missing = Vec::with_capacity(definition.containers.len());
+    for fragment in &definition.containers {
+        let name = &fragment.name;
+        if let Some((list, existing)) = spec.find(name) {
+            // Names are free only when no list has them: the API server wants them unique across the three.
+            if list != "containers" || !contained::object(&fragment.fields, existing) {
+                return Err(format!("the pod has a different container {name:?} in {list}"));
+            }
+        } else if let Some(other) = earlier.iter().find(|other| other.name == *name) {
+            if other.fields != fragment.fields {
+                return Err(format!("an earlier definition adds a different container {name:?}"));
+            }
+        } else {
+            missing.push(fragment);
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,100 @@
+//! Kubernetes resource quantities, for the one question whether two of them are equal.
+
+/// A quantity as an exact decimal: `mantissa * 10^exponent`, without trailing zeros in the mantissa.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quantity {
+    mantissa: i128,
+    exponent: i32,
+}
+
+impl Quantity {
+    /// Reads a quantity as apimachinery does (pkg/api/resource/quantity.go); `None` for what is none, or for one
+    /// with more digits than can be compared exactly.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let number_end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(number_end);
+        let unsigned = number.strip_prefix(['+', '-']).unwrap_or(number);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        if whole.len() + fraction.len() == 0
+            || !unsigned.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return None;
+        }
+        let mut mantissa: i128 = 0;
+        for digit in whole.bytes().chain(fraction.bytes()) {
+            mantissa = mantissa.checked_mul(10)?.checked_add(i128::from(digit.checked_sub(b'0')?))?;
+        }
+        if number.starts_with('-') {
+            mantissa = -mantissa;
+        }
+        let (binary, decimal) = scale(suffix)?;
+        Some(Self::normal(mantissa.checked_mul(1 << binary)?, decimal - i32::try_from(fraction.len()).ok()?))
+    }
+
+    fn normal(mut mantissa: i128, mut exponent: i32) -> Self {
+        if mantissa == 0 {
+            exponent = 0;
+        }
+        while mantissa != 0 && mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        Quantity { mantissa, exponent }
+    }
+}
+
+/// A suffix as powers of two and of ten.
+fn scale(suffix: &str) -> Option<(u32, i32)> {
+    Some(match suffix {
+        "" => (0, 0),
+        "n" => (0, -9),
+        "u" => (0, -6),
+        "m" => (0, -3),
+        "k" => (0, 3),
+        "M" => (0, 6),
+        "G" => (0, 9),
+        "T" => (0, 12),
+        "P" => (0, 15),
+        "E" => (0, 18),
+        "Ki" => (10, 0),
+        "Mi" => (20, 0),
+        "Gi" => (30, 0),
+        "Ti" => (40, 0),
+        "Pi" => (50, 0),
+        "Ei" => (60, 0),
+        _ => (0, suffix.strip_prefix(['e', 'E'])?.parse::<i8>().ok()?.into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Quantity;
+
+    #[test]
+    fn equal_quantities_are_equal_however_they_are_written() {
+        for (one, other) in [
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1000", "1k"),
+            ("1e3", "1k"),
+            ("1E3", "1000"),
+            ("0", "0m"),
+            ("-1", "-1000m"),
+            ("+1", "1"),
+            (".5", "500m"),
+            ("1.5Gi", "1536Mi"),
+        ] {
+            assert!(Quantity::parse(one).is_some(), "{one}");
+            assert_eq!(Quantity::parse(one), Quantity::parse(other), "{one} {other}");
+        }
+        assert_ne!(Quantity::parse("1G"), Quantity::parse("1Gi"));
+        assert_ne!(Quantity::parse("1"), Quantity::parse("-1"));
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_none() {
+        for text in ["", ".", "-", "1x", "Mi", "1.2.3", "1-2", "--1", "9".repeat(60).as_str(), "1e999"] {
+            assert_eq!(Quantity::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! AdmissionReview bytes to a borrowed request, and the decision back to response bytes.
+//!
+//! The envelope is strict (an API server that sends another one is not speaking this protocol), the object in it is
+//! not: see [`crate::view`]. Nothing of the request goes into the response but its uid.
+
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Decision, Reason};
+use crate::error::ReviewError;
+use crate::patch::Patch;
+use crate::pod::PodView;
+use crate::view::{Node, Text};
+
+const GROUP: &str = "admission.k8s.io/";
+
+/// kubectl shows warnings; 120 characters is what the API conventions recommend.
+const WARNING_LENGTH: usize = 120;
+
+/// A request that can be answered.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    api_version: &'static str,
+    pub(crate) uid: Text<'a>,
+    pub(crate) namespace: Text<'a>,
+    pub(crate) dry_run: bool,
+    /// The pod, or why the review is none of ours.
+    pub(crate) pod: Result<PodView<'a>, Reason>,
+    /// Known also where there is no pod to work on.
+    pub(crate) name: Text<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    api_version: Text<'a>,
+    #[serde(borrow, default)]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    request: Option<Body<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    uid: Text<'a>,
+    #[serde(borrow, default)]
+    kind: GroupVersionKind<'a>,
+    #[serde(borrow, default)]
+    sub_resource: Text<'a>,
+    #[serde(borrow, default)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    namespace: Text<'a>,
+    #[serde(borrow, default)]
+    operation: Text<'a>,
+    #[serde(default)]
+    dry_run: Option<bool>,
+    #[serde(borrow, default)]
+    object: Node<PodView<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct GroupVersionKind<'a> {
+    #[serde(borrow, default)]
+    group: Text<'a>,
+    #[serde(borrow, default)]
+    version: Text<'a>,
+    #[serde(borrow, default)]
+    kind: Text<'a>,
+}
+
+/// Reads a review, once and in one pass.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ReviewError::Empty);
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ReviewError::NotUtf8 { valid_up_to: error.valid_up_to() })?;
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| ReviewError::Malformed {
+        line: error.line(),
+        column: error.column(),
+        problem: error.to_string(),
+    })?;
+    if &*envelope.kind.0 != "AdmissionReview" {
+        return Err(ReviewError::NotAReview { kind: envelope.kind.0.into_owned() });
+    }
+    let api_version = match envelope.api_version.0.strip_prefix(GROUP) {
+        Some("v1") => "admission.k8s.io/v1",
+        Some("v1beta1") => "admission.k8s.io/v1beta1",
+        _ => return Err(ReviewError::UnknownVersion { version: envelope.api_version.0.into_owned() }),
+    };
+    let body = envelope.request.ok_or(ReviewError::NoRequest)?;
+    if body.uid.0.is_empty() {
+        return Err(ReviewError::NoUid);
+    }
+    let kind = (&*body.kind.group.0, &*body.kind.version.0, &*body.kind.kind.0);
+    let pod = if kind != ("", "v1", "Pod") {
+        Err(Reason::NotAPod)
+    } else if !body.sub_resource.0.is_empty() {
+        Err(Reason::Subresource)
+    } else if &*body.operation.0 != "CREATE" {
+        Err(Reason::NotCreate)
+    } else {
+        match body.object {
+            Node::Present(pod) => Ok(pod),
+            Node::Absent => Err(Reason::NoObject),
+            Node::Wrong => Err(Reason::MalformedPod),
+        }
+    };
+    Ok(Request {
+        api_version,
+        uid: body.uid,
+        namespace: body.namespace,
+        dry_run: body.dry_run.unwrap_or(false),
+        pod,
+        name: body.name,
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// Never without `patch`: the API server refuses one without the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    /// Without a code the API server makes it 400, as if the caller's request had been malformed.
+    code: u16,
+    message: String,
+}
+
+/// Writes the answer to a request.
+pub(crate) fn respond(
+    request: &Request<'_>,
+    decisions: &[Decision<'_>],
+    patch: &Patch<'_>,
+    denied: bool,
+) -> serde_json::Result<Vec<u8>> {
+    let missed = || decisions.iter().filter(|decision| decision.is_missed()).map(ToString::to_string);
+    let patch = (!denied && !patch.is_empty())
+        .then(|| base64::engine::general_purpose::STANDARD.encode(patch.to_json("")));
+    serde_json::to_vec(&Answer {
+        api_version: request.api_version,
+        kind: "AdmissionReview",
+        response: Response {
+            uid: &request.uid.0,
+            allowed: !denied,
+            status: denied.then(|| Status { code: 403, message: missed().collect::<Vec<_>>().join("; ") }),
+            patch_type: patch.as_ref().map(|_| "JSONPatch"),
+            patch,
+            warnings: missed().map(|warning| printable(&warning)).collect(),
+        },
+    })
+}
+
+/// The API server drops warnings with control characters, and cuts long ones.
+fn printable(warning: &str) -> String {
+    let mut characters = warning.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut text: String = characters.by_ref().take(WARNING_LENGTH).collect();
+    if characters.next().is_some() {
+        text.pop();
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,56 @@
+//! Which definitions apply to a pod, and why not the others.
+
+use crate::decision::{Decision, Reason};
+use crate::definition::Compiled;
+use crate::pod::{INJECT_KEY, PodView};
+
+/// The definitions that apply to one pod, in the order in which they are applied, and a decision for each other one.
+#[derive(Debug)]
+pub(crate) struct Selection<'e> {
+    pub(crate) selected: Vec<&'e Compiled>,
+    pub(crate) decisions: Vec<Decision<'e>>,
+}
+
+/// Selects among definitions that are in order already.
+pub(crate) fn select<'e>(definitions: &'e [Compiled], pod: &PodView<'_>) -> Selection<'e> {
+    let never = never(pod);
+    let opted_out = opted_out(pod);
+    let mut selection = Selection { selected: Vec::with_capacity(definitions.len()), decisions: Vec::new() };
+    for definition in definitions {
+        let matches = matches(definition, pod);
+        let reason = never
+            .or_else(|| (opted_out && !definition.required).then_some(Reason::OptedOut))
+            .or_else(|| (!matches).then_some(Reason::NotSelected));
+        match reason {
+            None => selection.selected.push(definition),
+            Some(reason) => selection.decisions.push(Decision::new(&definition.name, reason, matches)),
+        }
+    }
+    selection
+}
+
+/// Pods that no definition is applied to.
+fn never(pod: &PodView<'_>) -> Option<Reason> {
+    if pod.is_mirror() {
+        Some(Reason::MirrorPod)
+    } else if pod.runs_on_windows() {
+        Some(Reason::WindowsPod)
+    } else if pod.uses_host_network() {
+        // A sidecar's ports would be the node's, and two such pods would no longer fit on one node.
+        Some(Reason::HostNetwork)
+    } else {
+        None
+    }
+}
+
+fn opted_out(pod: &PodView<'_>) -> bool {
+    let says_no = |value: Option<&str>| matches!(value, Some("false" | "False"));
+    says_no(pod.label(INJECT_KEY)) || says_no(pod.inject_annotation())
+}
+
+fn matches(definition: &Compiled, pod: &PodView<'_>) -> bool {
+    match &definition.pod_selector {
+        Some(selector) => selector.matches(|key| pod.label(key)),
+        None => pod.asks_by_label(),
+    }
+}

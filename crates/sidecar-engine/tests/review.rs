@@ -1,0 +1,171 @@
+//! Reviews in, responses out: the envelope, what is not a pod's creation, and what is not a review at all.
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use sidecar_engine::{Engine, Reason};
+
+fn pod() -> Value {
+    json!({
+        "metadata": {"name": "web", "labels": {"sidecar.me/inject": "true"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1", "env": [{"name": "PASSWORD", "value": "hunter2"}]}]},
+    })
+}
+
+fn review(change: impl FnOnce(&mut Value)) -> Value {
+    let mut review = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "default",
+            "operation": "CREATE",
+            "userInfo": {"username": "admin"},
+            "object": pod(),
+            "oldObject": null,
+            "dryRun": false,
+        },
+    });
+    change(&mut review);
+    review
+}
+
+fn answer(review: &Value) -> Value {
+    let engine = Engine::builtin().unwrap();
+    serde_json::from_slice(&engine.review(review.to_string().as_bytes()).unwrap().response).unwrap()
+}
+
+fn is_allowed_without_patch(answer: &Value) -> bool {
+    let response = answer["response"].as_object().unwrap();
+    response["allowed"] == true && !response.contains_key("patch") && !response.contains_key("patchType")
+}
+
+#[test]
+fn a_labelled_pod_gets_the_patch_and_nothing_is_echoed() {
+    let answer = answer(&review(|_| ()));
+    let mut keys: Vec<_> = answer.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["apiVersion", "kind", "response"]);
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["kind"], "AdmissionReview");
+    assert_eq!(answer["response"]["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
+    assert_eq!(answer["response"]["allowed"], true);
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    let patch = base64::engine::general_purpose::STANDARD
+        .decode(answer["response"]["patch"].as_str().unwrap())
+        .unwrap();
+    assert!(!answer.to_string().contains("hunter2") && !String::from_utf8_lossy(&patch).contains("hunter2"));
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    let mut pod = pod();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    assert_eq!(pod["spec"]["containers"][1]["name"], "curl");
+    assert_eq!(pod["spec"]["containers"][1]["command"][2], "while :; do echo '.'; sleep 5 ; done");
+}
+
+#[test]
+fn the_second_review_has_neither_patch_nor_patch_type() {
+    let curl = json!({"name": "curl", "image": "yauritux/busybox-curl:latest", "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-ec", "while :; do echo '.'; sleep 5 ; done"], "resources": {}});
+    let answer = answer(&review(|review| {
+        review["request"]["object"]["spec"]["containers"].as_array_mut().unwrap().push(curl);
+    }));
+    assert!(is_allowed_without_patch(&answer), "{answer}");
+    assert!(answer["response"].get("warnings").is_none(), "{answer}");
+}
+
+#[test]
+fn a_taken_name_is_a_warning_with_the_reason_code() {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        let answer = answer(&review(|review| {
+            let spec = &mut review["request"]["object"]["spec"];
+            if spec[list].is_null() {
+                spec[list] = json!([]);
+            }
+            spec[list].as_array_mut().unwrap().push(json!({"name": "curl", "image": "other"}));
+        }));
+        assert!(is_allowed_without_patch(&answer), "{list}: {answer}");
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("ContainerNameConflict") && warning.chars().count() <= 120, "{warning}");
+    }
+}
+
+#[test]
+fn dry_runs_are_answered_like_any_other() {
+    let dry = answer(&review(|review| review["request"]["dryRun"] = json!(true)));
+    assert_eq!(dry, answer(&review(|_| ())));
+}
+
+#[test]
+fn v1beta1_is_answered_in_v1beta1() {
+    let answer = answer(&review(|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1")));
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1beta1");
+    assert!(answer["response"]["patch"].is_string());
+}
+
+#[test]
+fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
+    let cases: [(&str, Value, Reason); 10] = [
+        ("operation", json!("UPDATE"), Reason::NotCreate),
+        ("operation", json!("DELETE"), Reason::NotCreate),
+        ("operation", json!("CONNECT"), Reason::NotCreate),
+        ("subResource", json!("ephemeralcontainers"), Reason::Subresource),
+        ("subResource", json!("resize"), Reason::Subresource),
+        ("object", Value::Null, Reason::NoObject),
+        ("object", json!("text"), Reason::MalformedPod),
+        ("kind", json!({"group": "apps", "version": "v1", "kind": "Deployment"}), Reason::NotAPod),
+        ("kind", json!({"group": "example.com", "version": "v1", "kind": "Pod"}), Reason::NotAPod),
+        ("kind", json!({"group": "", "version": "v1", "kind": "PodExecOptions"}), Reason::NotAPod),
+    ];
+    let engine = Engine::builtin().unwrap();
+    for (field, value, reason) in cases {
+        let review = review(|review| review["request"][field] = value.clone());
+        assert!(is_allowed_without_patch(&answer(&review)), "{field}: {value}");
+        assert_eq!(
+            engine.review(review.to_string().as_bytes()).unwrap().skipped,
+            Some(reason),
+            "{field}: {value}"
+        );
+    }
+}
+
+#[test]
+fn odd_pods_are_allowed_without_patch() {
+    for object in [
+        json!({}),
+        json!([]),
+        json!({"metadata": null}),
+        json!({"metadata": [], "spec": []}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": "true"}}}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": "true"}}, "spec": null}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": "true"}}, "spec": {}}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": "true"}}, "spec": {"containers": null}}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": "true"}}, "spec": {"containers": [null]}}),
+        json!({"metadata": {"labels": {"sidecar.me/inject": true}}, "spec": {"containers": [{"name": "a"}]}}),
+        json!({"metadata": {"labels": "sidecar.me/inject"}, "spec": {"containers": [{"name": "a"}]}}),
+    ] {
+        let answer = answer(&review(|review| review["request"]["object"] = object.clone()));
+        assert!(is_allowed_without_patch(&answer), "{object}: {answer}");
+    }
+}
+
+#[test]
+fn what_is_no_review_says_what_is_wrong() {
+    let engine = Engine::builtin().unwrap();
+    let code = |body: &str| engine.review(body.as_bytes()).map(|_| ()).unwrap_err().code();
+    assert_eq!(code(""), "ReviewEmpty");
+    assert_eq!(code(" \n"), "ReviewEmpty");
+    assert_eq!(code("{"), "ReviewMalformed");
+    assert_eq!(code("[]"), "ReviewMalformed");
+    assert_eq!(code("null"), "ReviewMalformed");
+    assert_eq!(code("{} {}"), "ReviewMalformed");
+    assert_eq!(code("{}"), "ReviewKind");
+    assert_eq!(code(r#"{"kind":"Pod","apiVersion":"v1"}"#), "ReviewKind");
+    assert_eq!(code(r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v2"}"#), "ReviewVersion");
+    assert_eq!(code(r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#), "ReviewNoRequest");
+    assert_eq!(
+        code(r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}"#),
+        "ReviewNoUid"
+    );
+    assert_eq!(engine.review(b"\xff").map(|_| ()).unwrap_err().code(), "ReviewNotUtf8");
+}
