@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod archive;
+pub mod demo_images;
