@@ -14,6 +14,7 @@ The result is remembered in .Values for the rest of the render: the Secret, the 
 same certificate, and each call of this template would make another one.
 */}}
 {{- define "kubernetes-sidecar-injector.certificates" -}}
+{{- $_ := include "kubernetes-sidecar-injector.validate" . }}
 {{- if not (hasKey .Values "renderedCertificates") }}
   {{- $values := .Values.certificates.helm }}
   {{- $rotate := toString $values.rotate }}
@@ -74,6 +75,7 @@ same certificate, and each call of this template would make another one.
 
 {{/* Base64 of the CA certificates that the API server trusts; empty when the chart does not own the field. */}}
 {{- define "kubernetes-sidecar-injector.caBundle" -}}
+{{- $_ := include "kubernetes-sidecar-injector.validate" . }}
 {{- if eq .Values.certificates.mode "helm" }}
 {{- $certificates := include "kubernetes-sidecar-injector.certificates" . | fromJson }}
 {{- list $certificates.ca $certificates.previousCa | compact | join "\n" | replace "\n\n" "\n" | b64enc }}

@@ -1,4 +1,8 @@
-{{- /* Combinations that render but cannot work, each refused with a sentence. The types are in values.schema.json. */}}
+{{/*
+Combinations that pass the schema and cannot work, each refused with a sentence. Templates render in no promised order, so whatever would
+fail less readably on such values asks this first.
+*/}}
+{{- define "kubernetes-sidecar-injector.validate" -}}
 {{- $fullname := include "kubernetes-sidecar-injector.fullname" . }}
 {{- $certificate := "-----BEGIN CERTIFICATE-----" }}
 {{- with .Values.certificates }}
@@ -50,4 +54,5 @@
   {{- if has .name $own }}
     {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, logging, shutdownDelaySeconds)" .name) }}
   {{- end }}
+{{- end }}
 {{- end }}
