@@ -46,7 +46,8 @@ same certificate, and each call of this template would make another one.
     {{- if $wantedCa }}
       {{- $ca = buildCustomCert (b64enc $wantedCa) (include "kubernetes-sidecar-injector.pem" $values.ca.privateKey | b64enc) }}
     {{- else }}
-      {{- $ca = genCAWithKey (printf "%s CA" $dnsName | trunc 64) $days (genPrivateKey "ecdsa") }}
+      {{- /* Differs from the certificate's CN after cutting, too: with one name both would count as self-signed. */}}
+      {{- $ca = genCAWithKey (printf "CA of %s" $dnsName | trunc 64) $days (genPrivateKey "ecdsa") }}
     {{- end }}
     {{- /* A CN holds 64 characters at most; what the API server verifies is the SAN. */}}
     {{- $leaf := genSignedCertWithKey ($dnsName | trunc 64) nil (list $dnsName) $days $ca (genPrivateKey "ecdsa") }}
