@@ -1,0 +1,188 @@
+//! The command line as it is typed. What it means is settled by each command.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Adds sidecar containers to Kubernetes pods.
+#[derive(Debug, Parser)]
+#[command(name = "sidecar-injector", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sidecar-injector inject -f deployment.yaml | kubectl apply -f -
+  kubectl get deploy web -o yaml | sidecar-injector inject -f - -o patch
+  HTTPS_ENABLED=true sidecar-injector serve";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the admission webhook
+    Serve(ServeArguments),
+    /// Inject into manifests, as the webhook would inject into their pods
+    Inject(InjectArguments),
+    /// Print the response that the webhook would give to a saved AdmissionReview
+    Review(ReviewArguments),
+    /// Ask a running webhook over HTTPS whether it injects (what `helm test` runs)
+    Check(CheckArguments),
+    /// Print the version
+    Version,
+}
+
+/// Run the admission webhook.
+///
+/// Pods labelled `sidecar.me/inject: "true"` get the container `curl`. Every option can also be given as an
+/// environment variable. On SIGTERM the server stops being ready, goes on answering for the shutdown delay, then
+/// finishes what is under way and exits.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  # HTTPS, as in the cluster
+  sidecar-injector serve --https-enabled --tls-cert-file tls.crt --tls-private-key-file tls.key
+
+  # plain HTTP on loopback, to try things out
+  sidecar-injector serve
+  curl -H 'Content-Type: application/json' -d @review.json http://127.0.0.1:8010/mutation/pod")]
+pub(crate) struct ServeArguments {
+    /// Serve HTTPS: only for the value `true`; otherwise plain HTTP
+    #[arg(long, env = "HTTPS_ENABLED", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) https_enabled: Option<String>,
+    /// Port for HTTPS
+    #[arg(long, env = "HTTPS_PORT", value_name = "PORT", default_value_t = 8443)]
+    pub(crate) https_port: u16,
+    /// Port for plain HTTP
+    #[arg(long, env = "HTTP_PORT", value_name = "PORT", default_value_t = 8010)]
+    pub(crate) http_port: u16,
+    /// Address to listen on [default: all addresses for HTTPS, loopback for plain HTTP]
+    #[arg(long, env = "BIND_ADDRESS", value_name = "ADDRESS")]
+    pub(crate) bind_address: Option<IpAddr>,
+    /// Certificate chain, PEM; read again when it changes
+    #[arg(
+        long,
+        env = "TLS_CERT_FILE",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/certs/tls-cert-file"
+    )]
+    pub(crate) tls_cert_file: PathBuf,
+    /// Private key of the certificate, PEM; read again when it changes
+    #[arg(
+        long,
+        env = "TLS_PRIVATE_KEY_FILE",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/certs/tls-private-key-file"
+    )]
+    pub(crate) tls_private_key_file: PathBuf,
+    /// How long to go on serving after SIGTERM, until every API server has noticed
+    #[arg(long, env = "SHUTDOWN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) shutdown_delay: Duration,
+    /// How long to wait for open requests after that
+    #[arg(long, env = "DRAIN_TIMEOUT", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Form of the log on standard error [default: text on a terminal, json elsewhere]
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Least important level that is logged (error, warn, info, debug), or a filter such as `info,hyper=debug`
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line
+    Json,
+    /// For people
+    Text,
+}
+
+/// Inject into manifests, as the webhook would inject into their pods.
+///
+/// Reads YAML or JSON: several documents, `kind: List`, and Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
+/// CronJob and PodTemplate objects. Documents that get nothing pass through byte for byte; the others keep their
+/// comments and the order of their fields. What was done is said on standard error.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  # inject and apply
+  sidecar-injector inject -f deployment.yaml | kubectl apply -f -
+
+  # a folder of manifests (.yaml, .yml and .json files, also in folders below)
+  sidecar-injector inject -f manifests/
+
+  # only the JSON patch, one line for each object that gets something
+  kubectl get deploy web -o json | sidecar-injector inject -f - -o patch")]
+pub(crate) struct InjectArguments {
+    /// File, folder, or `-` for standard input; can be given several times
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Output [default: each document in the form in which it was read]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<OutputFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// YAML documents; JSON documents are rewritten
+    Yaml,
+    /// JSON, one object after the other; YAML documents are rewritten
+    Json,
+    /// JSON Patches (RFC 6902), one line for each object that gets something
+    Patch,
+}
+
+/// Print the response that the webhook would give to a saved AdmissionReview.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidecar-injector review -f review.json
+  sidecar-injector review -f - < review.json | jq -r .response.patch | base64 -d")]
+pub(crate) struct ReviewArguments {
+    /// File, or `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) filename: PathBuf,
+}
+
+/// Ask a running webhook over HTTPS whether it injects.
+///
+/// Connects as the API server does (TLS verified against the CA bundle and the Service's name), asks whether it is
+/// ready, and sends the review of a labelled pod. Exit code 0: it injects; 1: it does not.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidecar-injector check --url https://kubernetes-sidecar-injector.default.svc:443 \\
+    --ca-bundle \"$(kubectl get mutatingwebhookconfiguration kubernetes-sidecar-injector \\
+      -o jsonpath='{.webhooks[0].clientConfig.caBundle}')\" --connect-to 127.0.0.1:8443")]
+pub(crate) struct CheckArguments {
+    /// The webhook's address; its host is the name that the certificate must have
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+    /// Connect to this address instead of looking the host up
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) connect_to: Option<String>,
+    /// CA certificates, PEM in base64, as in the webhook configuration's caBundle
+    #[arg(long, env = "CA_BUNDLE", value_name = "BASE64")]
+    pub(crate) ca_bundle: String,
+    /// How long to try
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `10s`, `500ms`, `1m 30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 10s, 500ms or 1m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,168 @@
+//! `check`: asks a running webhook what the API server would ask it, over the same TLS.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::arguments::CheckArguments;
+use crate::failure::Failure;
+
+const UID: &str = "sidecar-injector-check";
+
+pub(crate) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
+    let target = Target::new(arguments)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::internal)?;
+    let outcome =
+        runtime.block_on(async { tokio::time::timeout(arguments.timeout, target.check_until_ready()).await });
+    match outcome {
+        Ok(()) => {
+            eprintln!("ok: {} is ready and injects", target.url);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(_) => {
+            let problem = match runtime.block_on(tokio::time::timeout(Duration::from_secs(5), target.check()))
+            {
+                Ok(Err(problem)) => problem,
+                Ok(Ok(())) => return Ok(ExitCode::SUCCESS),
+                Err(_) => "no answer".to_owned(),
+            };
+            eprintln!("error: {}: {problem}", target.url);
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+/// What is asked, and how it is reached.
+struct Target {
+    url: Uri,
+    address: String,
+    server_name: ServerName<'static>,
+    tls: TlsConnector,
+}
+
+impl Target {
+    fn new(arguments: &CheckArguments) -> Result<Self, Failure> {
+        let usage = |problem: String| Failure::Usage(problem);
+        let url: Uri =
+            arguments.url.parse().map_err(|error| usage(format!("--url {}: {error}", arguments.url)))?;
+        let host = url.host().filter(|_| url.scheme_str() == Some("https"));
+        let host = host
+            .ok_or_else(|| usage(format!("--url {}: must be https://HOST[:PORT]", arguments.url)))?
+            .to_owned();
+        let address = arguments
+            .connect_to
+            .clone()
+            .unwrap_or_else(|| format!("{host}:{}", url.port_u16().unwrap_or(443)));
+        let pem = base64::engine::general_purpose::STANDARD
+            .decode(arguments.ca_bundle.split_whitespace().collect::<String>())
+            .map_err(|error| usage(format!("--ca-bundle: not base64: {error}")))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| usage(format!("--ca-bundle: not PEM: {error}")))?;
+            roots.add(certificate).map_err(|error| usage(format!("--ca-bundle: {error}")))?;
+        }
+        if roots.is_empty() {
+            return Err(usage("--ca-bundle: has no certificate".to_owned()));
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(Failure::internal)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // What the API server speaks to Services.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server_name = ServerName::try_from(host).map_err(|error| usage(format!("--url: {error}")))?;
+        Ok(Target { url, address, server_name, tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// Tries until it works; right after an installation nothing may be ready yet.
+    async fn check_until_ready(&self) {
+        while self.check().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let ready = self.send("/health/readiness", None).await?;
+        if ready.0 != StatusCode::OK {
+            return Err(format!("not ready: {}", ready.0));
+        }
+        let (status, body) = self.send("/mutation/pod", Some(review())).await?;
+        if status != StatusCode::OK {
+            return Err(format!("a review was answered with {status}"));
+        }
+        let answer: Value =
+            serde_json::from_slice(&body).map_err(|error| format!("the answer is not JSON: {error}"))?;
+        let response = answer.get("response").cloned().unwrap_or_default();
+        if response["uid"] != UID || response["allowed"] != true {
+            return Err("the answer is not that of an injector".to_owned());
+        }
+        if response["patchType"] != "JSONPatch" || !response["patch"].is_string() {
+            return Err("a labelled pod was not injected".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn send(&self, path: &str, body: Option<String>) -> Result<(StatusCode, Bytes), String> {
+        let place = |what: &str, error: &dyn std::fmt::Display| format!("{what} {}: {error}", self.address);
+        let stream =
+            TcpStream::connect(&self.address).await.map_err(|error| place("cannot connect to", &error))?;
+        let stream: io::Result<_> = self.tls.connect(self.server_name.clone(), stream).await;
+        let stream = stream.map_err(|error| place("no TLS with", &error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| place("no HTTP with", &error))?;
+        tokio::spawn(connection);
+        let host = self.url.authority().map(ToString::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(if body.is_some() { "POST" } else { "GET" })
+            .uri(path)
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| place("no answer from", &error))?;
+        let status = response.status();
+        let body =
+            response.into_body().collect().await.map_err(|error| place("half an answer from", &error))?;
+        Ok((status, body.to_bytes()))
+    }
+}
+
+/// A labelled pod, as a dry run: nobody stores the answer.
+fn review() -> String {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": UID,
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "operation": "CREATE",
+            "dryRun": true,
+            "object": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": UID, "labels": {"sidecar.me/inject": "true"}},
+                "spec": {"containers": [{"name": "app", "image": "app"}]},
+            },
+        },
+    })
+    .to_string()
+}

@@ -1,0 +1,124 @@
+//! `inject`: manifests in, injected manifests out, and a line about each workload on standard error.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+use sidecar_engine::{Engine, Patch, Reason};
+
+use crate::arguments::{InjectArguments, OutputFormat};
+use crate::failure::Failure;
+use crate::manifest::documents::{Document, Format, split};
+use crate::manifest::input::{self, Source};
+use crate::manifest::output::Stream;
+use crate::manifest::{edit, workload};
+
+pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
+    let engine = Engine::builtin().map_err(Failure::internal)?;
+    let mut report = Report::default();
+    let mut stream = Stream::default();
+    // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
+    for source in input::read(&arguments.filename)? {
+        for (index, document) in split(&source)?.iter().enumerate() {
+            let patches = inject(&engine, document, &source, &mut report)?;
+            write(&mut stream, document, &patches, arguments.output, index == 0, &source)?;
+        }
+    }
+    stream.print()?;
+    report.finish();
+    Ok(if report.denied > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The patches for the pods in a document, each with the pointer to its pod.
+fn inject<'e>(
+    engine: &'e Engine,
+    document: &Document,
+    source: &Source,
+    report: &mut Report,
+) -> Result<Vec<(String, Patch<'e>)>, Failure> {
+    let value: Value =
+        serde_json::from_str(&document.json).map_err(|error| Failure::input(&source.name, error))?;
+    let mut patches = Vec::new();
+    for place in workload::pods(&value) {
+        let text = place.pod.to_string();
+        match engine.inject(&text) {
+            Ok(injection) => {
+                report.add(&place.object, &injection.decisions, injection.denied);
+                if !injection.denied && !injection.patch.is_empty() {
+                    patches.push((place.pointer, injection.patch));
+                }
+            }
+            Err(error) => eprintln!("{}: unchanged: {error}", place.object),
+        }
+    }
+    Ok(patches)
+}
+
+fn write(
+    stream: &mut Stream,
+    document: &Document,
+    patches: &[(String, Patch<'_>)],
+    output: Option<OutputFormat>,
+    first: bool,
+    source: &Source,
+) -> Result<(), Failure> {
+    let format = match output {
+        None => document.format,
+        Some(OutputFormat::Yaml) => Format::Yaml,
+        Some(OutputFormat::Json) => Format::Json,
+        Some(OutputFormat::Patch) => {
+            for (pointer, patch) in patches {
+                stream.push("", &format!("{}\n", patch.to_json(pointer)), Format::Json, false);
+            }
+            return Ok(());
+        }
+    };
+    let failed = |error| Failure::input(&source.name, error);
+    let (text, json) = if patches.is_empty() {
+        (document.text.clone(), document.json.clone())
+    } else {
+        let edited = edit::apply(document, patches).map_err(failed)?;
+        if !edited.kept && format == document.format {
+            eprintln!("{}: a document was written anew, its comments could not be kept", source.name);
+        }
+        (edited.text, edited.json)
+    };
+    if format == document.format {
+        stream.push(&document.before, &text, format, first);
+    } else if json != "null" {
+        // In another form than it was read, every document begins like a source of its own.
+        stream.push("", &edit::rewrite(&json, format).map_err(failed)?, format, true);
+    }
+    Ok(())
+}
+
+/// What is said on standard error.
+#[derive(Default)]
+struct Report {
+    workloads: usize,
+    denied: usize,
+}
+
+impl Report {
+    fn add(&mut self, object: &str, decisions: &[sidecar_engine::Decision<'_>], denied: bool) {
+        self.workloads += 1;
+        self.denied += usize::from(denied);
+        for decision in decisions {
+            match decision.reason {
+                Reason::Injected if denied => {}
+                Reason::Injected => eprintln!("{object}: injected {}", decision.definition),
+                _ => eprintln!("{object}: unchanged: {decision}"),
+            }
+        }
+        if denied {
+            eprintln!("{object}: the webhook would deny its pods");
+        }
+    }
+
+    fn finish(&self) {
+        if self.workloads == 0 {
+            eprintln!(
+                "nothing to inject into: no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob or PodTemplate"
+            );
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Everything of the sidecar injector that touches the world: the webhook server, files, the terminal.
+//!
+//! What is injected and why is decided in `sidecar_engine`, the same for every command.
+//!
+//! ```text
+//! arguments ──> serve ──> connection ──> http ──> Engine::review
+//!          │      └ certificates, shutdown, logs
+//!          └──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
+//! ```
+
+mod arguments;
+mod commands;
+mod failure;
+mod manifest;
+mod serve;
+
+pub use arguments::Arguments;
+pub use failure::Failure;
+
+use std::process::ExitCode;
+
+use arguments::Command;
+
+/// Runs the command that was typed.
+///
+/// # Errors
+/// With what went wrong, and the exit code that says so.
+pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Inject(arguments) => commands::inject::run(&arguments),
+        Command::Review(arguments) => commands::review::run(&arguments),
+        Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Version => commands::version::run(),
+    }
+}

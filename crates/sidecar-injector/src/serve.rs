@@ -1,0 +1,157 @@
+//! `serve`: start order, readiness, shutdown, on one screen.
+
+mod certificates;
+mod connection;
+mod http;
+mod logs;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidecar_engine::Engine;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use crate::arguments::ServeArguments;
+use crate::failure::Failure;
+use certificates::{CertificateFiles, Certificates};
+use connection::Phase;
+
+/// What the arguments mean.
+struct Config {
+    /// Absent: plain HTTP.
+    certificates: Option<CertificateFiles>,
+    /// In this order, the first that can be had.
+    addresses: Vec<SocketAddr>,
+    shutdown_delay: Duration,
+    drain_timeout: Duration,
+}
+
+impl Config {
+    fn new(arguments: &ServeArguments) -> Self {
+        // The article's rule: HTTPS only for the value `true`.
+        let is_https = arguments.https_enabled.as_deref() == Some("true");
+        let port = if is_https { arguments.https_port } else { arguments.http_port };
+        let addresses = match arguments.bind_address {
+            Some(address) => vec![address],
+            // Both families; machines without IPv6 have only the second.
+            None if is_https => vec![Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()],
+            None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
+        };
+        Config {
+            certificates: is_https.then(|| CertificateFiles {
+                certificate: arguments.tls_cert_file.clone(),
+                private_key: arguments.tls_private_key_file.clone(),
+            }),
+            addresses: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+            shutdown_delay: arguments.shutdown_delay,
+            drain_timeout: arguments.drain_timeout,
+        }
+    }
+}
+
+/// Runs the webhook until it is told to stop.
+pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
+    logs::start(arguments.log_format, &arguments.log_level)?;
+    let config = Config::new(arguments);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // A review takes microseconds; more threads would only take memory on large machines.
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).min(4))
+        .enable_all()
+        .build()
+        .map_err(Failure::internal)?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let engine = Engine::builtin().map_err(Failure::internal)?;
+    let definitions = engine.definitions().collect::<Vec<_>>().join(",");
+    let tls = match config.certificates {
+        Some(files) => {
+            let place = files.certificate.display().to_string();
+            let certificates = Certificates::watch(files).map_err(|error| Failure::input(place, error))?;
+            Some(TlsAcceptor::from(Arc::new(certificates.tls_config().map_err(Failure::internal)?)))
+        }
+        None => None,
+    };
+    // Before anything is served: a signal that comes early must not be lost.
+    let signals = Signals::new()?;
+    let listener = listen(&config.addresses)?;
+    let address = listener.local_addr().map_err(Failure::internal)?;
+    let protocol = if tls.is_some() { "https" } else { "http" };
+    info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");
+
+    let (phase, watched) = watch::channel(Phase::Up);
+    let router = http::router(http::Shared::new(engine, watched.clone()));
+    let mut server = tokio::spawn(connection::serve(listener, tls, router, watched));
+    let shutdown = async {
+        signals.shut_down(&phase, config.shutdown_delay).await;
+        tokio::time::sleep(config.drain_timeout).await;
+    };
+    tokio::select! {
+        ended = &mut server => ended.map_err(Failure::internal)?,
+        () = shutdown => warn!(event = "drain_timeout", "connections were still open after {:?}", config.drain_timeout),
+    }
+    info!(event = "stopped", "stopped");
+    Ok(())
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
+    let listen = |address: &SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the last run's connections to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(*address)?;
+        socket.listen(1024)
+    };
+    let mut problem = String::from("no address");
+    for address in addresses {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => problem = format!("cannot listen on {address}: {error}"),
+        }
+    }
+    Err(Failure::internal(problem))
+}
+
+/// SIGTERM comes from the kubelet, SIGINT from a terminal.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::internal);
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal, then takes the server down in order: not ready, still serving for the delay, draining.
+    async fn shut_down(mut self, phase: &watch::Sender<Phase>, delay: Duration) {
+        let from_terminal = tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+        };
+        if !from_terminal {
+            info!(event = "leaving", delay_seconds = delay.as_secs_f64(), "not ready any more, serving on");
+            phase.send_replace(Phase::Leaving);
+            // A second signal ends the wait.
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+        info!(event = "draining", "finishing open requests");
+        phase.send_replace(Phase::Draining);
+    }
+}

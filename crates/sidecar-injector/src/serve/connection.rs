@@ -1,0 +1,247 @@
+//! Accepts connections, guards them until their first request, serves them, drains them.
+//!
+//! A peer that has not sent a whole request yet costs a slot in a short queue; when the queue is full the oldest one
+//! loses its connection. An API server is through its handshake and first request within milliseconds, so it is
+//! whoever opens connections and says nothing that is turned away, however many there are. After its first request a
+//! connection may be idle for longer than the API server keeps idle connections (90 s): it does not send a POST
+//! again, so a connection closed under it is an admission that failed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::service::{Service as _, service_fn};
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+/// From the TCP connection to the whole head of the first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// hyper counts this limit for a request's head from the end of the request before, so it is the idle limit too.
+const IDLE: Duration = Duration::from_secs(130);
+
+/// Connections without a request so far; each costs some 20 KiB.
+const NEWCOMERS: usize = 512;
+
+/// Connections that are kept open between requests; the ones beyond are closed after their response.
+const KEPT: usize = 1024;
+
+/// How far the server is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Serving.
+    Up,
+    /// Serving, not ready any more, asking HTTP/1.1 peers to close after their response.
+    Leaving,
+    /// Finishing what is under way; nothing new is accepted.
+    Draining,
+}
+
+/// Serves until the phase is [`Phase::Draining`] and the last connection is done.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    phase: watch::Receiver<Phase>,
+) {
+    let shared = Arc::new(Shared {
+        tls,
+        router: TowerToHyperService::new(router),
+        newcomers: Mutex::default(),
+        kept: AtomicUsize::new(0),
+        phase: phase.clone(),
+    });
+    // Each connection holds a sender; when the last one is gone the receiver hears of it.
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let down = phase;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(connection(stream, shared.clone(), open.clone()));
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: give connections the time to end instead of spinning.
+                    warn!(event = "accept_failed", %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            () = reached(down.clone(), Phase::Draining) => break,
+        }
+    }
+    drop(listener);
+    drop(open);
+    let _ = all_closed.recv().await;
+}
+
+/// Waits until the server is as far on its way down.
+async fn reached(mut phase: watch::Receiver<Phase>, awaited: Phase) {
+    // The sender lives as long as the server.
+    drop(phase.wait_for(|phase| *phase >= awaited).await);
+}
+
+struct Shared {
+    tls: Option<TlsAcceptor>,
+    router: TowerToHyperService<Router>,
+    newcomers: Mutex<Newcomers>,
+    kept: AtomicUsize,
+    phase: watch::Receiver<Phase>,
+}
+
+/// Connections without a request so far, oldest first.
+#[derive(Default)]
+struct Newcomers {
+    queue: VecDeque<(u64, oneshot::Sender<()>)>,
+    next: u64,
+}
+
+impl Shared {
+    /// Takes a slot; the receiver hears when the slot is lost to others.
+    fn enter(&self) -> (u64, oneshot::Receiver<()>) {
+        let (evict, evicted) = oneshot::channel();
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        if newcomers.queue.len() >= NEWCOMERS
+            && let Some((_, oldest)) = newcomers.queue.pop_front()
+        {
+            let _ = oldest.send(());
+        }
+        let id = newcomers.next;
+        newcomers.next += 1;
+        newcomers.queue.push_back((id, evict));
+        (id, evicted)
+    }
+
+    fn leave(&self, id: u64) {
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(index) = newcomers.queue.binary_search_by_key(&id, |(id, _)| *id) {
+            newcomers.queue.remove(index);
+        }
+    }
+}
+
+/// Frees what a connection holds, however it ends.
+struct Slot {
+    shared: Arc<Shared>,
+    id: u64,
+    established: AtomicBool,
+}
+
+impl Slot {
+    /// At the first request.
+    fn establish(&self) {
+        if !self.established.swap(true, Ordering::Relaxed) {
+            self.shared.leave(self.id);
+            self.shared.kept.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_established(&self) -> bool {
+        self.established.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.is_established() {
+            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.shared.leave(self.id);
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<()>) {
+    let (id, evicted) = shared.enter();
+    let slot = Arc::new(Slot { shared: shared.clone(), id, established: AtomicBool::new(false) });
+    // Reviews are answered in one small write each.
+    let _ = stream.set_nodelay(true);
+    let served = async {
+        match &shared.tls {
+            Some(tls) => {
+                let stream = tls.accept(stream).await?;
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                serve_http(stream, slot.clone(), is_http2).await
+            }
+            None => serve_http(stream, slot.clone(), false).await,
+        }
+    };
+    tokio::select! {
+        reason = turned_away(&slot, evicted) => debug!(event = "connection_dropped", reason),
+        result = served => {
+            if let Err(error) = result {
+                debug!(event = "connection_failed", %error);
+            }
+        }
+    }
+}
+
+/// Waits for a reason to drop a connection that has not sent a request; for ever once it has.
+async fn turned_away(slot: &Slot, evicted: oneshot::Receiver<()>) -> &'static str {
+    match tokio::time::timeout(FIRST_REQUEST, evicted).await {
+        Ok(Ok(())) => "no request so far, and too many like it",
+        Err(_) if !slot.is_established() => "no request in time",
+        // The slot has left the queue: the first request is there.
+        Ok(Err(_)) | Err(_) => std::future::pending().await,
+    }
+}
+
+async fn serve_http<S>(stream: S, slot: Arc<Slot>, is_http2: bool) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = slot.shared.clone();
+    let service = {
+        let shared = shared.clone();
+        service_fn(move |request: Request<Incoming>| {
+            slot.establish();
+            let is_http1 = request.version() < Version::HTTP_2;
+            let (response, shared) = (shared.router.call(request), shared.clone());
+            async move {
+                let mut response = response.await?;
+                let crowded = shared.kept.load(Ordering::Relaxed) > KEPT;
+                if is_http1 && (crowded || *shared.phase.borrow() != Phase::Up) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .keep_alive_interval(IDLE)
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // HTTP/2 has a proper goodbye (GOAWAY), so it is said at once. An idle HTTP/1.1 connection can only be closed, and
+    // the peer may be sending at that moment; so it stays until the peer had the time to hear `Connection: close`.
+    let goodbye = if is_http2 { Phase::Leaving } else { Phase::Draining };
+    let leaving = reached(shared.phase.clone(), goodbye);
+    tokio::pin!(leaving);
+    let mut said_goodbye = false;
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            () = &mut leaving, if !said_goodbye => {
+                said_goodbye = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    result.map_err(io::Error::other)
+}
