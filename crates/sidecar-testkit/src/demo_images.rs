@@ -306,7 +306,7 @@ fn pause(files: &[(&str, &str)], scratch: &Path) -> Result<Layer> {
     command.args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&program).arg(".");
     command.current_dir(scratch).env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "");
     command.env_remove("GOOS").env_remove("GOARCH");
-    run(command, "Go is needed for the pause image, as for the Kubernetes programs themselves")?;
+    run(command, "The pause image needs Go, as the Kubernetes programs themselves do")?;
     let mut layer = Layer::new();
     // The program's folder goes away before the archive is written.
     layer.file("pause", 0o755, fs::read(program)?)?;
@@ -322,7 +322,7 @@ fn unpack(packages: &[&str], hook: Option<&str>, scratch: &Path) -> Result<Layer
         command.arg(format!("--extract-hook={hook}"));
     }
     command.arg(SUITE).arg(&tree).args(host_sources());
-    run(command, &format!("mmdebstrap is needed for the demo's images: {INSTALL}"))?;
+    run(command, &format!("The demo's images need mmdebstrap, run as root: {INSTALL}"))?;
     let mut layer = Layer::new();
     layer.add_tar(BufReader::new(File::open(&tree)?)).context("cannot read the tree that mmdebstrap made")?;
     Ok(layer)
@@ -399,10 +399,7 @@ fn run(mut command: Command, hint: &str) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(15)..].join("\n  ");
-    bail!(
-        "`{program}` failed ({}); its last words:\n  {tail}\n(It works best as root. {hint})",
-        output.status
-    )
+    bail!("`{program}` failed ({}); its last words:\n  {tail}\n{hint}", output.status)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
