@@ -349,6 +349,7 @@ fn a_secret_with_other_keys_and_a_ca_bundle_of_somebody_else() {
         volume["items"],
         json!([{"key": "tls.crt", "path": "tls-cert-file"}, {"key": "tls.key", "path": "tls-private-key-file"}])
     );
+    assert!(objects.iter().all(|object| object["kind"] != "Pod"), "a test pod would not know what to trust");
     for webhook in webhooks(&objects) {
         assert_eq!(
             keys(&webhook["clientConfig"]),
@@ -412,7 +413,11 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["certificates.helm.ca.certificate=x"], "set both or neither"),
         (INJECTOR, &["podLabels.sidecar\\.me/inject=yes"], "podLabels must not have sidecar.me/inject"),
         (INJECTOR, &["commonLabels.sidecar\\.me/inject=yes"], "commonLabels must not have sidecar.me/inject"),
-        (INJECTOR, &["shutdownDelaySeconds=40"], "terminationGracePeriodSeconds (40) must be larger"),
+        (
+            INJECTOR,
+            &["shutdownDelaySeconds=40"],
+            "terminationGracePeriodSeconds (40) must exceed shutdownDelaySeconds (40) by 10",
+        ),
         (INJECTOR, &["extraEnv[0].name=HTTPS_PORT"], "extraEnv must not have HTTPS_PORT"),
         (INJECTOR, &["podDisruptionBudget.minAvailable=2"], "must be smaller than replicas (2)"),
     ];
@@ -474,8 +479,9 @@ fn a_rollout_never_takes_a_pod_away_first() {
     assert_eq!(spec["replicas"], 2);
     assert_eq!(spec["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
     let pod = &spec["template"]["spec"];
-    assert_eq!(env(container(of_kind(&objects, "Deployment")))["SHUTDOWN_DELAY"], "10s");
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 30);
+    let env = env(container(of_kind(&objects, "Deployment")));
+    assert_eq!((env["SHUTDOWN_DELAY"], env["DRAIN_TIMEOUT"]), ("10s", "25s"));
+    assert_eq!(pod["terminationGracePeriodSeconds"], 40);
     assert_eq!(pod["topologySpreadConstraints"].as_array().unwrap().len(), 2);
     assert!(
         container(of_kind(&objects, "Deployment")).get("lifecycle").is_none(),

@@ -41,18 +41,18 @@ fail less readably on such values asks this first.
     {{- fail (printf "%s must not have sidecar.me/inject: the injector's own pods are never injected, they could not start without themselves" $where) }}
   {{- end }}
 {{- end }}
-{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds) }}
-  {{- fail (printf "terminationGracePeriodSeconds (%d) must be larger than shutdownDelaySeconds (%d), else pods are killed while they still serve" (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds)) }}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (add .Values.shutdownDelaySeconds 10 | int) }}
+  {{- fail (printf "terminationGracePeriodSeconds (%d) must exceed shutdownDelaySeconds (%d) by 10 or more, else pods are killed before open requests are answered" (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds)) }}
 {{- end }}
 {{- with .Values.podDisruptionBudget }}
   {{- if and .enabled (gt (int $.Values.replicas) 1) (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) (int $.Values.replicas)) }}
     {{- fail (printf "podDisruptionBudget.minAvailable (%d) must be smaller than replicas (%d), else no node with a pod can be drained" (int .minAvailable) (int $.Values.replicas)) }}
   {{- end }}
 {{- end }}
-{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" }}
+{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
 {{- range .Values.extraEnv }}
   {{- if has .name $own }}
-    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, logging, shutdownDelaySeconds)" .name) }}
+    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
   {{- end }}
 {{- end }}
 {{- end }}
