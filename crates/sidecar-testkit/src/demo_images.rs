@@ -231,7 +231,15 @@ impl Recipe {
         if !path.exists() {
             let start = Instant::now();
             progress(&format!("making the image {} (once, about {} s)", self.name, self.expected_seconds));
-            let written = self.image(&folder)?.write(&path)?;
+            // A fixed name, so that what an interrupted run left behind goes away with the next one.
+            let unfinished = folder.join("unfinished");
+            if unfinished.exists() {
+                fs::remove_dir_all(&unfinished)?;
+            }
+            fs::create_dir(&unfinished)?;
+            let written = self.image(&unfinished)?.write(&unfinished.join(self.file))?;
+            fs::rename(unfinished.join(self.file), &path)?;
+            fs::remove_dir_all(&unfinished)?;
             progress(&format!(
                 "made {}: {:.1} MB in {:.1} s",
                 path.display(),
@@ -250,11 +258,10 @@ impl Recipe {
     }
 
     fn image(&self, scratch: &Path) -> Result<Image> {
-        let scratch = tempfile::tempdir_in(scratch)?;
         let layer = match &self.content {
-            Tree::Pause { files } => pause(files, scratch.path())?,
+            Tree::Pause { files } => pause(files, scratch)?,
             Tree::Packages { packages, left_out, hook, files } => {
-                let mut layer = unpack(packages, *hook, scratch.path())?;
+                let mut layer = unpack(packages, *hook, scratch)?;
                 layer.take(|path| LEFT_OUT.iter().chain(*left_out).any(|pattern| is_under(path, pattern)));
                 bundle_certificates(&mut layer)?;
                 layer.insert("tmp", Entry::Directory { mode: 0o1777 })?;
