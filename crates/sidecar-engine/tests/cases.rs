@@ -1,5 +1,7 @@
 //! Runs the cases in `tests/cases/*.md`: definitions and a pod in, decisions and containers out.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Properties over generated pods: patches apply, nothing else changes, twice is once, and no input is too odd.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -133,7 +135,7 @@ fn a_pod_of_1_5_megabytes_with_every_oddity_is_patched_in_one_place() {
     assert!(pod.len() > 1_500_000, "{}", pod.len());
     let engine = Engine::builtin().unwrap();
     let injection = engine.inject(&pod).unwrap();
-    let paths: Vec<_> = injection.patch.operations().iter().map(|operation| operation.path()).collect();
+    let paths: Vec<_> = injection.patch.operations().iter().map(sidecar_engine::Operation::path).collect();
     assert_eq!(paths, ["/spec/containers/-"]);
     assert!(injection.patch.to_json("").len() < 300);
     let before: Value = serde_json::from_str(&pod).unwrap();

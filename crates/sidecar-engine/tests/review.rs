@@ -1,5 +1,7 @@
 //! Reviews in, responses out: the envelope, what is not a pod's creation, and what is not a review at all.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use base64::Engine as _;
 use serde_json::{Value, json};
 use sidecar_engine::{Engine, Reason};

@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::arguments::CheckArguments;
@@ -24,28 +25,19 @@ use crate::failure::Failure;
 
 const UID: &str = "sidecar-injector-check";
 
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
 pub(crate) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let target = Target::new(arguments)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::internal)?;
-    let outcome =
-        runtime.block_on(async { tokio::time::timeout(arguments.timeout, target.check_until_ready()).await });
-    match outcome {
-        Ok(()) => {
-            eprintln!("ok: {} is ready and injects", target.url);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(_) => {
-            let problem = match runtime.block_on(tokio::time::timeout(Duration::from_secs(5), target.check()))
-            {
-                Ok(Err(problem)) => problem,
-                Ok(Ok(())) => return Ok(ExitCode::SUCCESS),
-                Err(_) => "no answer".to_owned(),
-            };
-            eprintln!("error: {}: {problem}", target.url);
-            Ok(ExitCode::from(1))
-        }
+    if let Err(problem) = runtime.block_on(target.check_until(arguments.timeout)) {
+        eprintln!("error: {}: {problem}", target.url);
+        return Ok(ExitCode::from(1));
     }
+    eprintln!("ok: {} is ready and injects", target.url);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is asked, and how it is reached.
@@ -91,10 +83,19 @@ impl Target {
         Ok(Target { url, address, server_name, tls: TlsConnector::from(Arc::new(config)) })
     }
 
-    /// Tries until it works; right after an installation nothing may be ready yet.
-    async fn check_until_ready(&self) {
-        while self.check().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+    /// Tries until it works or the time is over; right after an installation nothing may be ready yet.
+    async fn check_until(&self, limit: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let problem = match tokio::time::timeout_at(deadline, self.check()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(problem)) => problem,
+                Err(_) => format!("no answer from {}", self.address),
+            };
+            if Instant::now() + PAUSE >= deadline {
+                return Err(problem);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -76,7 +76,7 @@ async fn mutate(
         }
         Err(error) => {
             logs::refused_review(error.code(), body.len());
-            Err(Refusal::new(StatusCode::BAD_REQUEST, error.code(), error))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()))
         }
     }
 }
@@ -99,6 +99,7 @@ async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Byt
     };
     let hint = request.body().size_hint();
     if hint.lower() > BODY_LIMIT as u64 {
+        discard(request.into_body()).await;
         return Err(too_large());
     }
     let expected = hint.upper().map_or(BODY_LIMIT as u64, |upper| upper.min(BODY_LIMIT as u64));
@@ -122,6 +123,20 @@ async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Byt
             Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "BodyTimeout", "the body did not arrive in time"))
         }
     }
+}
+
+/// Reads a body to nowhere: a connection that is closed with unread data in it loses the answer too.
+async fn discard(mut body: axum::body::Body) {
+    let mut left = 4 * BODY_LIMIT;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await
+            && let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
+        {
+            left = rest;
+        }
+    };
+    // Who sends more, or slower, can do without the answer.
+    let _ = tokio::time::timeout(BODY_TIME, read).await;
 }
 
 async fn liveness() -> Response {
@@ -155,8 +170,8 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
-        Refusal { status, code, message: message.to_string() }
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { status, code, message: message.into() }
     }
 }
 

@@ -1,0 +1,84 @@
+//! Peers that do not behave: the server goes on answering the others, and its memory stays bounded.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::client::{Connection, connect_tls, pod, review, tls};
+use crate::server::Server;
+
+async fn is_injecting(server: &Server) -> bool {
+    let call = async {
+        let mut connection = Connection::http1(server).await.ok()?;
+        let answer = connection.review(&review(pod(Some("true")))).await.ok()?;
+        (answer.status == StatusCode::OK).then_some(())
+    };
+    tokio::time::timeout(Duration::from_secs(5), call).await.ok().flatten().is_some()
+}
+
+/// A third of them says nothing, a third begins TLS and stops, a third sends garbage.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_garbage_connections_do_not_keep_others_out() {
+    // Two ends of each connection are in two processes; still the usual limit may be lower than 10,000.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let batch = usize::try_from(limit.saturating_sub(200).min(10_000)).unwrap();
+    let server = Server::https();
+    let mut held = Vec::new();
+    for index in 0..10_000 {
+        if held.len() == batch {
+            held.clear();
+        }
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        match index % 3 {
+            0 => {}
+            1 => drop(stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00").await),
+            _ => drop(stream.write_all(b"GET / HTTP/1.1\r\n\x00\xff garbage").await),
+        }
+        held.push(stream);
+        if index % 1_000 == 999 {
+            assert!(is_injecting(&server).await, "after {index} connections");
+        }
+    }
+    let memory = server.resident_mebibytes();
+    assert!(memory < 64, "{memory} MiB");
+    assert!(is_injecting(&server).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_and_slow_bodies_end_in_time() {
+    let server = Server::https();
+    let config = tls(&server.authority.pem, &["http/1.1"]);
+    let slow_head = tokio::spawn(connect_tls(server.address, config.clone()));
+    let mut slow_head = slow_head.await.unwrap().unwrap();
+    slow_head.write_all(b"POST /mutation/pod HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
+    let mut slow_body = connect_tls(server.address, config).await.unwrap();
+    let head = b"POST /mutation/pod HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    slow_body.write_all(head).await.unwrap();
+    assert!(is_injecting(&server).await);
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), slow_head.read_to_end(&mut answer))
+        .await
+        .expect("the end");
+    assert!(answer.is_empty());
+    let _ = tokio::time::timeout(Duration::from_secs(20), slow_body.read_to_end(&mut answer))
+        .await
+        .expect("the end");
+    assert!(
+        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+/// Regression: hyper closes idle connections after 30 s by default, the API server keeps them for 90 s and does not
+/// repeat a POST (linkerd/linkerd2#14096).
+#[tokio::test]
+async fn a_connection_that_was_idle_for_longer_than_the_api_server_keeps_it_still_answers() {
+    let server = Server::https();
+    let mut connection = Connection::http1(&server).await.unwrap();
+    connection.review(&review(pod(Some("true")))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(95)).await;
+    assert_eq!(connection.review(&review(pod(Some("true")))).await.unwrap().status, StatusCode::OK);
+}

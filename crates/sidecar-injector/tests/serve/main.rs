@@ -1,0 +1,16 @@
+//! The server as a process, spoken to over HTTPS by a real client.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking, and its helpers take what is handy"
+)]
+
+mod answers;
+mod certificates;
+mod client;
+mod connections;
+mod server;
+mod shutdown;
