@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::needless_pass_by_value,
     reason = "a test fails by panicking, and its helpers take what is handy"
