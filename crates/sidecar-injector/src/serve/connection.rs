@@ -218,6 +218,7 @@ where
             }
         })
     };
+    debug!(event = "connected", protocol = if is_http2 { "h2" } else { "http/1.1" });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder

@@ -1,0 +1,292 @@
+//! What must not cost a pod: upgrades, exchanged certificates, absent injectors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use e2e::{Installation, expect_containers, labelled_pod, wait_for};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+
+/// Creates labelled pods (dry runs go the same way) until it is stopped. Each that is refused or has no sidecar is lost.
+struct Creation {
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Creation {
+    fn start(at: &Installation, namespace: &str) -> Result<Self> {
+        let mut creation = Creation { stop: Arc::default(), created: Arc::default(), tasks: Vec::new() };
+        for _ in 0..4 {
+            let pods: Api<Pod> = Api::namespaced(at.cluster.client()?, namespace);
+            let pod: Pod = serde_json::from_value(labelled_pod("load"))?;
+            let (stop, created) = (creation.stop.clone(), creation.created.clone());
+            creation.tasks.push(tokio::spawn(async move {
+                let mut lost = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match pods.create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await {
+                        Ok(pod) if pod.spec.as_ref().is_some_and(|spec| spec.containers.len() == 2) => {}
+                        Ok(_) => lost.push("a pod without its sidecar".to_owned()),
+                        Err(error) => lost.push(error.to_string()),
+                    }
+                    created.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                lost
+            }));
+        }
+        Ok(creation)
+    }
+
+    async fn finish(self, what: &str) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut lost = Vec::new();
+        for task in self.tasks {
+            lost.extend(task.await?);
+        }
+        let created = self.created.load(Ordering::Relaxed);
+        ensure!(created > 100, "only {created} pods were created");
+        if let Some(first) = lost.first() {
+            bail!("{what}: {} of {created} pods were lost, the first: {first}", lost.len());
+        }
+        eprintln!("{what}: {created} pods were created, none was lost");
+        Ok(())
+    }
+}
+
+async fn required_namespace(at: &Installation, prefix: &str) -> Result<sidecar_testkit::TemporaryNamespace> {
+    let namespace = at.cluster.temporary_namespace(prefix).await?;
+    at.kubectl(&["label", "namespace", namespace.name(), "sidecar.me/required=true"]).await?;
+    wait_for("an injected pod", async || {
+        let output =
+            at.try_create(&labelled_pod("probe"), &["-n", namespace.name(), "--dry-run=server"]).await?;
+        Ok(output.stdout.contains("busybox-curl"))
+    })
+    .await?;
+    Ok(namespace)
+}
+
+/// Only a `url` to loopback is spoken to over HTTP/2; everything else gets HTTP/1.1 (see the other trials).
+pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) -> Result<()> {
+    let namespace = at.cluster.temporary_namespace("by-url").await?;
+    let folder = tempfile::tempdir()?;
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.self_signed(&key)?;
+    let (certificate_file, key_file) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate_file, certificate.pem())?;
+    std::fs::write(&key_file, key.serialize_pem())?;
+    let log = folder.path().join("log");
+    let mut server = tokio::process::Command::new(e2e::injector_binary()?)
+        .args([
+            "serve",
+            "--https-enabled",
+            "--https-port",
+            "0",
+            "--bind-address",
+            "127.0.0.1",
+            "--log-level",
+            "debug",
+        ])
+        .arg("--tls-cert-file")
+        .arg(&certificate_file)
+        .arg("--tls-private-key-file")
+        .arg(&key_file)
+        .stderr(std::fs::File::create(&log)?)
+        .kill_on_drop(true)
+        .spawn()?;
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    wait_for("a serving injector", async || Ok(lines().iter().any(|line| line["event"] == "serving")))
+        .await?;
+    let address =
+        lines().iter().find(|line| line["event"] == "serving").context("serving")?["address"].clone();
+    let address = address.as_str().context("an address")?;
+    let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, certificate.pem());
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": namespace.name()},
+        "webhooks": [{
+            "name": "by-url.sidecar.me", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+            "clientConfig": {"url": format!("https://{address}/mutation/pod"), "caBundle": bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name()}},
+        }],
+    });
+    at.create(&configuration, &[]).await?;
+    let called = wait_for("a review over HTTP/2", async || {
+        at.try_create(&labelled_pod("by-url"), &["-n", namespace.name(), "--dry-run=server"]).await?;
+        let lines = lines();
+        Ok(lines.iter().any(|line| line["event"] == "review")
+            && lines.iter().any(|line| line["event"] == "connected" && line["protocol"] == "h2"))
+    })
+    .await;
+    at.kubectl(&["delete", "mutatingwebhookconfiguration", namespace.name()]).await?;
+    server.kill().await?;
+    called
+}
+
+/// Two plain upgrades keep everything; a rotation exchanges CA and certificate and rolls all pods.
+pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
+    at: &Installation,
+) -> Result<()> {
+    let namespace = required_namespace(at, "upgrades").await?;
+    let bundle = async || {
+        at.kubectl(&[
+            "get",
+            "mutatingwebhookconfiguration",
+            "kubernetes-sidecar-injector",
+            "-o",
+            "jsonpath={.webhooks[0].clientConfig.caBundle}",
+        ])
+        .await
+    };
+    let upgrade =
+        "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default";
+    let before = bundle().await?;
+    let creation = Creation::start(at, namespace.name())?;
+    for _ in 0..2 {
+        at.shell(upgrade).await?;
+        ensure!(bundle().await? == before, "an upgrade changed the CA");
+    }
+    at.shell(&format!("{upgrade} --set certificates.helm.rotate=once --set shutdownDelaySeconds=3")).await?;
+    ensure!(bundle().await? != before);
+    at.kubectl(&[
+        "rollout",
+        "status",
+        "deployment/kubernetes-sidecar-injector",
+        "-n",
+        "default",
+        "--timeout=90s",
+    ])
+    .await?;
+    at.kubectl(&["rollout", "restart", "deployment/kubernetes-sidecar-injector", "-n", "default"]).await?;
+    at.kubectl(&[
+        "rollout",
+        "status",
+        "deployment/kubernetes-sidecar-injector",
+        "-n",
+        "default",
+        "--timeout=90s",
+    ])
+    .await?;
+    // The old pods are still leaving.
+    at.pods("default", "app.kubernetes.io/name=kubernetes-sidecar-injector", 2).await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    creation.finish("upgrades, a rotation and a restart").await
+}
+
+/// The Secret's files change under the running processes, three times, by the kubelet's symlink swap.
+pub(crate) async fn certificate_files_are_replaced_without_one_failed_call(at: &Installation) -> Result<()> {
+    let namespace = required_namespace(at, "reload").await?;
+    let secret = at.get(&["secret", "kubernetes-sidecar-injector", "-n", "default"]).await?;
+    let authority = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(Vec::new())?;
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_certificate = params.self_signed(&authority)?;
+    let issuer = rcgen::Issuer::new(params, authority);
+    let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    // Trust both authorities first: that is the order in which nothing breaks.
+    let old = at
+        .kubectl(&[
+            "get",
+            "mutatingwebhookconfiguration",
+            "kubernetes-sidecar-injector",
+            "-o",
+            "jsonpath={.webhooks[0].clientConfig.caBundle}",
+        ])
+        .await?;
+    let old = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, old)?;
+    let both = format!("{}\n{}", String::from_utf8(old)?, authority_certificate.pem());
+    // Another bundle, if only by an empty line, makes the API server shake hands anew without cutting a call short.
+    let trust = async |round: usize| {
+        let bundle = encode(&format!("{both}{}", "\n".repeat(round)));
+        let operation = |n| json!({"op": "replace", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle});
+        let patch = json!([operation(0), operation(1)]).to_string();
+        let arguments = [
+            "patch",
+            "mutatingwebhookconfiguration",
+            "kubernetes-sidecar-injector",
+            "--type=json",
+            "-p",
+            &patch,
+        ];
+        at.kubectl(&arguments).await.map(drop)
+    };
+    trust(0).await?;
+
+    let creation = Creation::start(at, namespace.name())?;
+    for round in 1..=3 {
+        let key = rcgen::KeyPair::generate()?;
+        let name = "kubernetes-sidecar-injector.default.svc".to_owned();
+        let leaf = rcgen::CertificateParams::new(vec![name])?.signed_by(&key, &issuer)?;
+        let data = json!({"data": {"tls-cert-file": encode(&leaf.pem()), "tls-private-key-file": encode(&key.serialize_pem())}});
+        at.kubectl(&[
+            "patch",
+            "secret",
+            "kubernetes-sidecar-injector",
+            "-n",
+            "default",
+            "-p",
+            &data.to_string(),
+        ])
+        .await?;
+        wait_for("reloads of the certificate", async || {
+            let processes = at.cluster.fake_node()?.running();
+            let reloaded = |log: &std::path::Path| {
+                std::fs::read_to_string(log).unwrap_or_default().matches("certificate_reloaded").count()
+                    >= round
+            };
+            Ok(processes.len() == 2 && processes.iter().all(|process| reloaded(&process.log)))
+        })
+        .await?;
+        let connections = at.cluster.egress()?.opened_connections();
+        trust(round).await?;
+        wait_for("new connections", async || Ok(at.cluster.egress()?.opened_connections() > connections))
+            .await?;
+    }
+    let finished = creation.finish("three exchanged certificates").await;
+    let data = json!({"data": secret["data"]});
+    at.kubectl(&["patch", "secret", "kubernetes-sidecar-injector", "-n", "default", "-p", &data.to_string()])
+        .await?;
+    finished
+}
+
+pub(crate) async fn without_injectors_pods_start_or_are_refused_as_their_namespace_says(
+    at: &Installation,
+) -> Result<()> {
+    let open = at.cluster.temporary_namespace("open").await?;
+    let required = required_namespace(at, "closed").await?;
+    at.kubectl(&["scale", "deployment/kubernetes-sidecar-injector", "-n", "default", "--replicas=0"]).await?;
+    wait_for("pods that start without their sidecar", async || {
+        let pod = at.create(&labelled_pod("probe"), &["-n", open.name(), "--dry-run=server"]).await?;
+        Ok(e2e::container_names(&pod) == "app")
+    })
+    .await?;
+    expect_containers(&at.create(&labelled_pod("open"), &["-n", open.name()]).await?, "app")?;
+    let output = at.try_create(&labelled_pod("closed"), &["-n", required.name()]).await?;
+    ensure!(
+        !output.success()
+            && output.stderr.contains("failed calling webhook \"required.injector.sidecar.me\""),
+        "{output}"
+    );
+    // Pods that ask for nothing start everywhere.
+    expect_containers(
+        &at.create(&e2e::pod("unlabelled", &json!({})), &["-n", required.name()]).await?,
+        "app",
+    )?;
+
+    at.kubectl(&["scale", "deployment/kubernetes-sidecar-injector", "-n", "default", "--replicas=2"]).await?;
+    at.wait_until_injecting().await?;
+    wait_for("recovery", async || {
+        Ok(at
+            .try_create(&labelled_pod("recovered"), &["-n", required.name()])
+            .await?
+            .stdout
+            .contains("busybox-curl"))
+    })
+    .await
+}

@@ -1,0 +1,105 @@
+//! The injector on a real API server: the chart installed as the article installs it, then pods of every kind.
+//!
+//! One cluster for all trials, a namespace for each. With `KUBECONFIG` set they run on that cluster, where the injector's
+//! image must have been loaded; trials that look into the injector's process are then left out, by name.
+
+mod answers;
+mod faults;
+mod workloads;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use e2e::Installation;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+
+type Body = for<'a> fn(&'a Installation) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// A trial, and whether it looks into processes that only a cluster of ours has.
+struct Entry {
+    name: &'static str,
+    needs_processes: bool,
+    body: Body,
+}
+
+macro_rules! entries {
+    (@ processes) => { true };
+    ($($(#[$mark:ident])? $module:ident::$name:ident),* $(,)?) => {
+        [$(Entry {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            needs_processes: false $(|| entries!(@ $mark))?,
+            body: |installation| Box::pin($module::$name(installation)),
+        }),*]
+    };
+}
+
+/// In this order, one after the other: the faults at the end disturb everybody.
+const ENTRIES: &[Entry] = &entries![
+    answers::pods_are_injected_or_not_as_they_ask,
+    answers::dry_runs_and_server_side_apply_are_injected,
+    answers::taken_names_are_warned_about,
+    #[processes]
+    answers::the_second_call_for_a_pod_changes_nothing,
+    answers::large_pods_with_odd_fields_are_injected,
+    answers::webhook_and_command_line_inject_alike,
+    answers::excluded_namespaces_and_the_injector_itself_are_left_alone,
+    answers::quotas_and_limit_ranges_see_the_sidecar,
+    answers::restricted_namespaces_run_the_injector_and_refuse_the_articles_sidecar,
+    workloads::pods_of_every_controller_are_injected,
+    workloads::httpbin_has_its_sidecar_with_both_helms,
+    workloads::helm_test_passes,
+    #[processes]
+    faults::a_webhook_by_url_is_spoken_to_over_http2,
+    #[processes]
+    faults::pods_are_created_all_the_time_while_the_chart_is_upgraded,
+    #[processes]
+    faults::certificate_files_are_replaced_without_one_failed_call,
+    faults::without_injectors_pods_start_or_are_refused_as_their_namespace_says,
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    if arguments.list {
+        libtest_mimic::run(
+            &arguments,
+            ENTRIES.iter().map(|entry| Trial::test(entry.name, || Ok(()))).collect(),
+        )
+        .exit_code()
+    } else {
+        match run(&arguments) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let runtime = Runtime::new()?;
+    let installation = Arc::new(runtime.block_on(Installation::start())?);
+    let trials = ENTRIES.iter().map(|entry| {
+        let (handle, installation, body) = (runtime.handle().clone(), installation.clone(), entry.body);
+        let left_out = entry.needs_processes && installation.cluster.is_external();
+        Trial::test(entry.name, move || {
+            handle.block_on(body(&installation)).map_err(|error| Failed::from(format!("{error:#}")))
+        })
+        .with_ignored_flag(left_out)
+    });
+    let conclusion = libtest_mimic::run(arguments, trials.collect());
+    let Some(installation) = Arc::into_inner(installation) else {
+        anyhow::bail!("a trial still uses the cluster");
+    };
+    runtime.block_on(async {
+        if installation.cluster.is_external() {
+            installation.shell("helm uninstall kubernetes-sidecar-injector --namespace default").await?;
+        }
+        installation.cluster.stop().await
+    })?;
+    Ok(conclusion.exit_code())
+}
