@@ -22,7 +22,7 @@ const AFTER_TABLE: &str = "<!-- /values -->\n";
 pub(crate) struct Arguments {
     /// Write nothing; show the differences and fail when a file is stale
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {

@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 mod demo;
 mod generate;
 mod image;
+mod test;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about, arg_required_else_help = true)]
@@ -15,6 +16,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run every check and test: lints, units, charts, a throwaway Kubernetes, a real node
+    Test(test::Arguments),
     /// Start a throwaway Kubernetes, install both charts, show the injected pod
     Demo(demo::Arguments),
     /// Build the container image as an archive, without a container daemon
@@ -25,6 +28,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Test(arguments) => test::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -1,0 +1,183 @@
+//! `cargo xtask test`: everything that has to hold, step by step; the first step that fails ends it.
+
+use std::env;
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use sidecar_testkit::{repository_root, why_not_possible};
+
+use crate::{generate, image};
+
+/// `cargo xtask test`
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Only these steps [default: all, in this order]
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Formatting, lints with warnings as errors
+    Lint,
+    /// What must not be in the dependency tree, and licences
+    Dependencies,
+    /// Everything that needs no cluster
+    Unit,
+    /// Generated files are fresh
+    Generated,
+    /// The charts, rendered and upgraded
+    Charts,
+    /// The chart as rendered on a throwaway Kubernetes (or on the cluster of KUBECONFIG)
+    Cluster,
+    /// The article word for word on a real node (root)
+    Node,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    let is_all = arguments.steps.is_empty();
+    let steps = if is_all { Step::value_variants().to_vec() } else { arguments.steps };
+    let mut summary = Vec::new();
+    for step in steps {
+        let name = step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        eprintln!("\n== {name}");
+        let started = Instant::now();
+        let outcome = step
+            .run(is_all)
+            .with_context(|| format!("step `{name}` failed; to repeat it: cargo xtask test {name}"))?;
+        summary.push((name, started.elapsed(), outcome));
+    }
+    eprintln!();
+    for (name, took, outcome) in summary {
+        let outcome = match outcome {
+            Outcome::Passed => "passed".to_owned(),
+            Outcome::LeftOut(reason) => format!("LEFT OUT: {reason}"),
+        };
+        eprintln!("{name:<12} {:>6.1} s  {outcome}", took.as_secs_f64());
+    }
+    Ok(())
+}
+
+enum Outcome {
+    Passed,
+    /// Only what this machine cannot do, and always said.
+    LeftOut(String),
+}
+
+impl Step {
+    fn run(self, is_all: bool) -> Result<Outcome> {
+        match self {
+            Step::Lint => {
+                cargo(&["fmt", "--all", "--check"])?;
+                cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])?;
+            }
+            Step::Dependencies => return dependencies(),
+            Step::Unit => {
+                cargo(&["test", "--locked"])?;
+                cargo(&["test", "--locked", "--package", "xtask"])?;
+            }
+            Step::Generated => generate::run(generate::Arguments { check: true })?,
+            Step::Charts => cargo(&[
+                "test",
+                "--locked",
+                "--package",
+                "e2e",
+                "--test",
+                "charts",
+                "--test",
+                "chart_upgrades",
+            ])?,
+            Step::Cluster => {
+                let binary = image::build_binary()?;
+                cargo_with(
+                    &["test", "--locked", "--package", "e2e", "--test", "injection", "--test", "testbed"],
+                    &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
+                )?;
+            }
+            Step::Node => {
+                if let Some(reason) = why_not_possible().or_else(missing_program) {
+                    // `.ci/run` and everybody who asks for this step by name want it, or want to hear that it cannot be.
+                    ensure!(
+                        is_all && env::var_os("SIDECAR_REQUIRE_NODE").is_none(),
+                        "there can be no real node here: {reason}"
+                    );
+                    return Ok(Outcome::LeftOut(reason));
+                }
+                let archive = image::build_image()?;
+                cargo_with(
+                    &["test", "--locked", "--package", "e2e", "--test", "article"],
+                    &[("SIDECAR_INJECTOR_IMAGE", repository_root().join(archive).into_os_string())],
+                )?;
+            }
+        }
+        Ok(Outcome::Passed)
+    }
+}
+
+/// The demo's images are made of Debian packages.
+fn missing_program() -> Option<String> {
+    let is_there = env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("mmdebstrap").exists()));
+    (!is_there).then(|| "the program mmdebstrap is missing (apt-get install mmdebstrap)".to_owned())
+}
+
+/// The invariants of ARCHITECTURE.md that are about crates.
+fn dependencies() -> Result<Outcome> {
+    for (package, forbidden) in [
+        // The engine is pure: no runtime, no network, no clients.
+        ("sidecar-engine", "tokio"),
+        ("sidecar-engine", "hyper"),
+        ("sidecar-engine", "kube-client"),
+        ("sidecar-engine", "rustls"),
+        // One TLS provider in the product; two make rustls refuse to choose.
+        ("sidecar-injector", "ring"),
+        ("sidecar-injector", "openssl-sys"),
+        // Working offline must not need a Kubernetes client.
+        ("sidecar-injector", "kube-client"),
+    ] {
+        let output = Command::new(cargo_program())
+            .current_dir(repository_root())
+            .args(["tree", "--locked", "--edges", "normal,build", "--package", package, "--prefix", "none"])
+            .output()?;
+        ensure!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+        let tree = String::from_utf8(output.stdout)?;
+        if let Some(line) = tree.lines().find(|line| line.split(' ').next() == Some(forbidden)) {
+            bail!("{package} must not depend on {forbidden}, but has {line}");
+        }
+    }
+    if !Command::new(cargo_program())
+        .args(["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        let reason =
+            "licences were not checked: cargo-deny is missing (cargo install --locked cargo-deny)".to_owned();
+        ensure!(env::var_os("SIDECAR_REQUIRE_DENY").is_none(), "{reason}");
+        return Ok(Outcome::LeftOut(reason));
+    }
+    // Advisories come from a repository that CI cannot reach; a release looks at them (CONTRIBUTING.md).
+    cargo(&["deny", "--locked", "--offline", "check", "licenses", "bans", "sources"])?;
+    Ok(Outcome::Passed)
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(arguments, &[])
+}
+
+fn cargo_with(arguments: &[&str], environment: &[(&str, OsString)]) -> Result<()> {
+    eprintln!("$ cargo {}", arguments.join(" "));
+    let status = Command::new(cargo_program())
+        .current_dir(repository_root())
+        .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "cargo {} failed ({status})", arguments.join(" "));
+    Ok(())
+}
+
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
