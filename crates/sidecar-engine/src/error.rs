@@ -1,14 +1,13 @@
 //! What can be wrong with a definition, a pod or a review. Codes are stable; messages may get better.
 
+use crate::yaml::YamlError;
+
 /// A definition that cannot be used. It disables itself, never its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
     /// Not YAML, or a field that is not known, misspelt or of the wrong type.
-    #[error("{problem}")]
-    Text {
-        /// With line, column and the line itself, where the reader knows them.
-        problem: String,
-    },
+    #[error(transparent)]
+    Text(#[from] YamlError),
     /// A field has a value that cannot be used.
     #[error("{path}: {problem}")]
     Invalid {
@@ -31,14 +30,10 @@ impl DefinitionError {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Text { .. } => "DefinitionText",
+            Self::Text(_) => "DefinitionText",
             Self::Invalid { .. } => "DefinitionInvalid",
             Self::Unsupported { .. } => "DefinitionUnsupported",
         }
-    }
-
-    pub(crate) fn text(error: impl std::fmt::Display) -> Self {
-        Self::Text { problem: error.to_string() }
     }
 
     pub(crate) fn invalid(path: impl Into<String>, problem: impl Into<String>) -> Self {

@@ -1,8 +1,39 @@
 //! YAML text as kubectl reads it, to a type or to JSON text.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
-use crate::error::DefinitionError;
+/// Text that is not YAML, or not of the expected type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {problem}")]
+pub struct YamlError {
+    /// From 1; 0 when it is not known.
+    pub line: usize,
+    /// From 1, in characters; 0 when it is not known.
+    pub column: usize,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl YamlError {
+    fn new(error: &serde_saphyr::Error) -> Self {
+        // Without the snippet, which is the caller's to draw, and without the place, which is in fields of its own.
+        let text = error.without_snippet().to_string();
+        let mut parts = text.split(" at line ");
+        let problem = parts.next().unwrap_or_default();
+        let place = parts.next().and_then(|place| {
+            let (line, column) = place.split_once(", column ")?;
+            let digits = column.find(|c: char| !c.is_ascii_digit()).unwrap_or(column.len());
+            Some((line.parse().ok()?, column.get(..digits)?.parse().ok()?))
+        });
+        let known = || {
+            error.location().and_then(|at| Some((at.line().try_into().ok()?, at.column().try_into().ok()?)))
+        };
+        let (line, column) = place.or_else(known).unwrap_or_default();
+        // Advice for programmers, not for authors.
+        let problem = problem.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        YamlError { line, column, problem }
+    }
+}
 
 /// kubectl's YAML is YAML 1.1 for scalars: `014` is twelve. Booleans (`yes`, `on`) agree by default.
 fn options() -> serde_saphyr::Options {
@@ -12,24 +43,23 @@ fn options() -> serde_saphyr::Options {
 /// Reads one document into a type; unknown fields are the type's to refuse.
 ///
 /// # Errors
-/// With line, column and the line itself.
-pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, DefinitionError> {
-    serde_saphyr::from_str_with_options(text, options()).map_err(DefinitionError::text)
+/// Not YAML, or not of this type.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| YamlError::new(&error))
 }
 
 /// Turns one document into JSON text, its fields in the order in which they were written.
 ///
 /// # Errors
-/// With line, column and the line itself.
-pub fn to_json(text: &str) -> Result<String, DefinitionError> {
-    serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
+/// Not YAML, or YAML that JSON cannot say.
+pub fn to_json(text: &str) -> Result<String, YamlError> {
+    let json = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
         let mut json = Vec::with_capacity(text.len());
         serde_transcode::transcode(deserializer, &mut serde_json::Serializer::new(&mut json))
-            .map_err(serde::de::Error::custom)?;
-        Ok(json)
-    })
-    .map_err(DefinitionError::text)
-    .and_then(|json| String::from_utf8(json).map_err(DefinitionError::text))
+            .map_err(serde_saphyr::Error::custom)?;
+        String::from_utf8(json).map_err(serde_saphyr::Error::custom)
+    });
+    json.map_err(|error| YamlError::new(&error))
 }
 
 #[cfg(test)]
@@ -39,5 +69,18 @@ mod tests {
         let json =
             super::to_json("b: yes\na: [on, 014, 1_000, 0b11, ~, '014', \"y\"]\nc: {d: 0.5}\n").unwrap();
         assert_eq!(json, r#"{"b":true,"a":[true,12,1000,3,null,"014","y"],"c":{"d":0.5}}"#);
+    }
+
+    #[test]
+    fn errors_say_where_they_are_and_what_is_wrong() {
+        for (text, line, column, problem) in [
+            ("a: 1\nb: 2\nb: 3\n", 3, 1, "duplicate mapping key: b"),
+            ("a: 1\nb: [\n", 2, 4, "unclosed bracket '['"),
+        ] {
+            let error = super::to_json(text).unwrap_err();
+            assert_eq!((error.line, error.column, error.problem.as_str()), (line, column, problem));
+        }
+        let error = super::parse::<std::collections::BTreeMap<String, u8>>("a: 1\nb: x\n").unwrap_err();
+        assert_eq!((error.line, error.column), (2, 4), "{error}");
     }
 }

@@ -1,7 +1,10 @@
 //! What ends a command early, and the exit code that says so: 2 usage, 3 input, 5 internal (DESIGN: 0 ok, 1 findings).
 
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,9 @@ pub enum Failure {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A place in a text that cannot be understood, drawn with its line and a caret.
+    #[error("{0}")]
+    Text(String),
     /// What should not happen, or what the machine refuses.
     #[error("{0}")]
     Internal(String),
@@ -27,16 +33,32 @@ impl Failure {
         Self::Input { place: place.to_string(), problem: problem.to_string() }
     }
 
+    /// What is wrong with a text, and where: `line` and `column` count from 1.
+    pub(crate) fn text(name: &str, text: &str, line: usize, column: usize, problem: &str) -> Self {
+        let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+        let rest = text.get(start..).unwrap_or_default();
+        let offset = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(index, _)| index);
+        let place = (start + offset).min(text.len());
+        let snippet = Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(place..place));
+        let report = [Level::ERROR.primary_title(problem).element(snippet)];
+        let is_plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some();
+        let renderer = if is_plain { Renderer::plain() } else { Renderer::styled() };
+        Self::Text(renderer.render(&report))
+    }
+
     pub(crate) fn internal(problem: impl Display) -> Self {
         Self::Internal(problem.to_string())
     }
 
     /// Says it on standard error.
     pub fn report(&self) -> ExitCode {
-        eprintln!("error: {self}");
+        match self {
+            Self::Text(drawn) => eprintln!("{drawn}"),
+            _ => eprintln!("error: {self}"),
+        }
         ExitCode::from(match self {
             Self::Usage(_) => 2,
-            Self::Input { .. } => 3,
+            Self::Input { .. } | Self::Text(_) => 3,
             Self::Internal(_) => 5,
         })
     }

@@ -39,7 +39,8 @@ impl Compiled {
     /// The text is not YAML, has a field that a definition does not have, or asks for what this version cannot do.
     pub fn from_yaml(text: &str) -> Result<Self, DefinitionError> {
         let definition: Definition = yaml::parse(text)?;
-        let written: Written = serde_json::from_str(&yaml::to_json(text)?).map_err(DefinitionError::text)?;
+        let written: Written = serde_json::from_str(&yaml::to_json(text)?)
+            .map_err(|error| DefinitionError::invalid("spec", error.to_string()))?;
         Self::new(definition, written.spec.inject.spec.containers)
     }
 

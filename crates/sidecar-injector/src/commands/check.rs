@@ -146,6 +146,14 @@ impl Target {
     }
 }
 
+/// An IPv6 address with its port as Kubernetes' Service variables put them together, in the form in which it can be told apart.
+fn bracketed(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some((host, port)) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
 /// A labelled pod, as a dry run: nobody stores the answer.
 fn review() -> String {
     json!({
@@ -166,4 +174,17 @@ fn review() -> String {
         },
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bracketed;
+
+    #[test]
+    fn addresses_of_both_families_can_be_connected_to() {
+        assert_eq!(bracketed("10.96.0.7:443"), "10.96.0.7:443");
+        assert_eq!(bracketed("fd00::7:443"), "[fd00::7]:443");
+        assert_eq!(bracketed("[fd00::7]:443"), "[fd00::7]:443");
+        assert_eq!(bracketed("localhost:8443"), "localhost:8443");
+    }
 }

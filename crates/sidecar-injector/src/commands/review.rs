@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
-use sidecar_engine::Engine;
+use sidecar_engine::{Engine, ReviewError};
 
 use crate::arguments::ReviewArguments;
 use crate::failure::Failure;
-use crate::manifest::{input, output};
+use crate::manifest::input::{self, Source};
+use crate::manifest::output;
 
 pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     let source = input::read_one(&arguments.filename)?;
     let engine = Engine::builtin().map_err(Failure::internal)?;
-    let reviewed = engine.review(&source.bytes).map_err(|error| Failure::input(&source.name, error))?;
+    let reviewed = engine.review(&source.bytes).map_err(|error| failure(&source, &error))?;
     let mut response = String::from_utf8(reviewed.response).map_err(Failure::internal)?;
     response.push('\n');
     output::print(&response)?;
@@ -22,4 +23,15 @@ pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
         eprintln!("{reason}: {}", reason.explanation());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn failure(source: &Source, error: &ReviewError) -> Failure {
+    match (error, std::str::from_utf8(&source.bytes)) {
+        (ReviewError::Malformed { line, column, problem }, Ok(text)) => {
+            // The place is drawn; it need not be said as well.
+            let problem = problem.split(" at line ").next().unwrap_or(problem);
+            Failure::text(&source.name, text, *line, *column, problem)
+        }
+        _ => Failure::input(&source.name, error),
+    }
 }

@@ -70,7 +70,7 @@ fn split_yaml(text: &str, name: &str) -> Result<Vec<Document>, Failure> {
         }
         // Empty lines in front make the reader count lines from the start of the file.
         let json = yaml::to_json(&format!("{}{body}", "\n".repeat(line)))
-            .map_err(|error| Failure::input(name, error))?;
+            .map_err(|error| Failure::text(name, text, error.line, error.column, &error.problem))?;
         documents.push(Document {
             format: Format::Yaml,
             before: std::mem::take(before),
@@ -134,7 +134,7 @@ mod tests {
     fn an_error_has_the_line_of_the_file() {
         let source = Source { name: "a.yaml".to_owned(), bytes: "a: 1\n---\nb: 2\nb: 3\n".into() };
         let message = split(&source).unwrap_err().to_string();
-        assert!(message.starts_with("a.yaml: ") && message.contains("line 4"), "{message}");
+        assert!(message.contains("a.yaml:4:1") && message.contains("4 | b: 3"), "{message}");
     }
 
     #[test]

@@ -1,0 +1,171 @@
+//! The command line as it is typed: what is on standard output, what on standard error, and the exit code.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(arguments: &[&str], input: &str) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that refuses its arguments does not read.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+const DEPLOYMENT: &str = "\
+# The shop.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web # in front
+spec:
+  template:
+    metadata:
+      labels: {sidecar.me/inject: \"true\"}
+    spec:
+      containers:
+        - image: web:1 # pinned
+          name: web
+";
+
+const ADDED: &str = "        - name: curl
+          image: yauritux/busybox-curl:latest
+          imagePullPolicy: IfNotPresent
+          command:
+          - /bin/sh
+          - -ec
+          - while :; do echo '.'; sleep 5 ; done
+";
+
+const SERVICE: &str = "---\nkind:   Service  # spaced\napiVersion: v1\n...\n";
+
+#[test]
+fn inject_adds_to_what_asks_for_it_and_passes_the_rest_through() {
+    let found = run(&["inject", "-f", "-"], &format!("{SERVICE}---\n{DEPLOYMENT}{SERVICE}"));
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    assert_eq!(found.stdout, format!("{SERVICE}---\n{DEPLOYMENT}{ADDED}{SERVICE}"));
+    assert_eq!(found.stderr, "Deployment/web: injected curl\n");
+    let again = run(&["inject", "-f", "-"], &found.stdout);
+    assert_eq!(again.stdout, found.stdout);
+    assert!(
+        again.stderr.contains("Deployment/web: unchanged: sidecar curl: AlreadyPresent"),
+        "{}",
+        again.stderr
+    );
+}
+
+#[test]
+fn inject_prints_patches_and_other_formats_on_request() {
+    let patch = run(&["inject", "-f", "-", "-o", "patch"], DEPLOYMENT).stdout;
+    assert!(
+        patch
+            .starts_with(r#"[{"op":"add","path":"/spec/template/spec/containers/-","value":{"name":"curl","#),
+        "{patch}"
+    );
+    assert_eq!(patch.lines().count(), 1);
+    let json = run(&["inject", "-f", "-", "-o", "json"], &format!("{DEPLOYMENT}{SERVICE}")).stdout;
+    let objects: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_str(&json).into_iter().map(Result::unwrap).collect();
+    assert_eq!(objects[0]["spec"]["template"]["spec"]["containers"][1]["name"], "curl");
+    assert_eq!(objects[1]["kind"], "Service");
+    // Back again: the order of fields is that of the source.
+    let yaml = run(&["inject", "-f", "-", "-o", "yaml"], &json).stdout;
+    assert!(yaml.starts_with("apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n"), "{yaml}");
+    assert!(yaml.contains("\n---\nkind: Service\n"), "{yaml}");
+}
+
+#[test]
+fn inject_reads_folders_lists_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("b.yaml", DEPLOYMENT);
+    write(
+        "a/list.json",
+        r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","labels":{"sidecar.me/inject":"true"}},"spec":{"containers":[{"name":"a"}]}}]}"#,
+    );
+    write("notes.txt", "not a manifest: [");
+    let found = run(&["inject", "-f", &folder.path().display().to_string()], "");
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    assert_eq!(found.stderr, "Pod/p: injected curl\nDeployment/web: injected curl\n");
+    assert!(found.stdout.ends_with(&format!("\n---\n{DEPLOYMENT}{ADDED}")), "{}", found.stdout);
+}
+
+#[test]
+fn bad_input_is_shown_where_it_is_and_nothing_is_written() {
+    let found = run(&["inject", "-f", "-"], &format!("{DEPLOYMENT}---\na: 1\na: 2\n"));
+    assert_eq!((found.code, found.stdout.as_str()), (3, ""));
+    assert!(
+        found.stderr.contains("error: duplicate mapping key: a")
+            && found.stderr.contains("standard input:16:1"),
+        "{}",
+        found.stderr
+    );
+    let found = run(&["inject", "-f", "/no/such/file"], "");
+    assert_eq!(found.code, 3);
+    assert!(found.stderr.contains("/no/such/file: No such file"), "{}", found.stderr);
+    assert_eq!(run(&["inject"], "").code, 2);
+    assert_eq!(run(&["inject", "-f", "-", "-o", "toml"], "").code, 2);
+}
+
+#[test]
+fn input_without_workloads_says_so() {
+    let found = run(&["inject", "-f", "-"], SERVICE);
+    assert_eq!((found.code, found.stdout.as_str()), (0, SERVICE));
+    assert!(found.stderr.starts_with("nothing to inject into"), "{}", found.stderr);
+}
+
+#[test]
+fn review_prints_the_webhooks_response() {
+    let review = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"","version":"v1","kind":"Pod"},
+        "operation":"CREATE","object":{"metadata":{"labels":{"sidecar.me/inject":"true"}},"spec":{"containers":[{"name":"a"}]}}}}"#;
+    let found = run(&["review", "-f", "-"], review);
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    let response: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(response["response"]["patchType"], "JSONPatch");
+    assert_eq!(found.stderr, "sidecar curl: Injected: the sidecar was added\n");
+    let found = run(&["review", "-f", "-"], "{\"kind\": \"AdmissionReview\",\n oops}");
+    assert_eq!((found.code, found.stdout.as_str()), (3, ""));
+    assert!(found.stderr.contains("standard input:2:2"), "{}", found.stderr);
+}
+
+#[test]
+fn check_says_what_is_wrong() {
+    let found = run(&["check", "--url", "http://a", "--ca-bundle", "x"], "");
+    assert_eq!(found.code, 2);
+    assert!(found.stderr.contains("must be https://"), "{}", found.stderr);
+    let found = run(&["check", "--url", "https://a", "--ca-bundle", "AAAA"], "");
+    assert_eq!(found.code, 2);
+    assert!(found.stderr.contains("has no certificate"), "{}", found.stderr);
+}
+
+/// The manifests of this repository are real ones: nothing in them asks for a sidecar but httpbin.
+#[test]
+fn the_plain_manifest_passes_through_byte_for_byte() {
+    let manifest =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes-sidecar-injector.yaml");
+    let found = run(&["inject", "-f", &manifest.display().to_string()], "");
+    assert_eq!(found.stdout, std::fs::read_to_string(manifest).unwrap());
+    assert!(found.stderr.contains("OptedOut"), "{}", found.stderr);
+}
