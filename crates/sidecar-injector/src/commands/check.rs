@@ -57,10 +57,8 @@ impl Target {
         let host = host
             .ok_or_else(|| usage(format!("--url {}: must be https://HOST[:PORT]", arguments.url)))?
             .to_owned();
-        let address = arguments
-            .connect_to
-            .clone()
-            .unwrap_or_else(|| format!("{host}:{}", url.port_u16().unwrap_or(443)));
+        let default = || format!("{host}:{}", url.port_u16().unwrap_or(443));
+        let address = arguments.connect_to.as_deref().map_or_else(default, bracketed);
         let pem = base64::engine::general_purpose::STANDARD
             .decode(arguments.ca_bundle.split_whitespace().collect::<String>())
             .map_err(|error| usage(format!("--ca-bundle: not base64: {error}")))?;
