@@ -152,54 +152,42 @@ impl<'a> SpecView<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Shape<'de> for PodView<'a> {
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let mut pod = PodView::default();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key.0 {
-                "metadata" => pod.metadata = map.next_value()?,
-                "spec" => pod.spec = map.next_value()?,
-                _ => skip(&mut map)?,
+/// Reads these fields of an object into a view, and skips the others.
+macro_rules! fields_of {
+    ($view:ident { $($key:literal => $field:ident),* $(,)? }) => {
+        impl<'de: 'a, 'a> Shape<'de> for $view<'a> {
+            fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+                let mut view = $view::default();
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
+                        $($key => view.$field = map.next_value()?,)*
+                        _ => skip(&mut map)?,
+                    }
+                }
+                Ok(Some(view))
             }
         }
-        Ok(Some(pod))
-    }
+    };
 }
 
-impl<'de: 'a, 'a> Shape<'de> for MetadataView<'a> {
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let mut metadata = MetadataView::default();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key.0 {
-                "name" => metadata.name = map.next_value()?,
-                "generateName" => metadata.generate_name = map.next_value()?,
-                "labels" => metadata.labels = map.next_value()?,
-                "annotations" => metadata.annotations = map.next_value()?,
-                "ownerReferences" => metadata.owners = map.next_value()?,
-                _ => skip(&mut map)?,
-            }
-        }
-        Ok(Some(metadata))
-    }
-}
-
-impl<'de: 'a, 'a> Shape<'de> for SpecView<'a> {
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let mut spec = SpecView::default();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key.0 {
-                "containers" => spec.containers = map.next_value()?,
-                "initContainers" => spec.init_containers = map.next_value()?,
-                "ephemeralContainers" => spec.ephemeral_containers = map.next_value()?,
-                "hostNetwork" => spec.host_network = map.next_value()?,
-                "os" => spec.os = map.next_value()?,
-                "nodeSelector" => spec.node_selector = map.next_value()?,
-                _ => skip(&mut map)?,
-            }
-        }
-        Ok(Some(spec))
-    }
-}
+fields_of!(PodView { "metadata" => metadata, "spec" => spec });
+fields_of!(MetadataView {
+    "name" => name,
+    "generateName" => generate_name,
+    "labels" => labels,
+    "annotations" => annotations,
+    "ownerReferences" => owners,
+});
+fields_of!(SpecView {
+    "containers" => containers,
+    "initContainers" => init_containers,
+    "ephemeralContainers" => ephemeral_containers,
+    "hostNetwork" => host_network,
+    "os" => os,
+    "nodeSelector" => node_selector,
+});
+fields_of!(Owner { "kind" => kind, "name" => name, "controller" => controller });
+fields_of!(OperatingSystem { "name" => name });
 
 impl<'de: 'a, 'a> Shape<'de> for Annotations<'a> {
     fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
@@ -215,34 +203,6 @@ impl<'de: 'a, 'a> Shape<'de> for Annotations<'a> {
             }
         }
         Ok(Some(annotations))
-    }
-}
-
-impl<'de: 'a, 'a> Shape<'de> for Owner<'a> {
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let mut owner = Owner::default();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key.0 {
-                "kind" => owner.kind = map.next_value()?,
-                "name" => owner.name = map.next_value()?,
-                "controller" => owner.controller = map.next_value()?,
-                _ => skip(&mut map)?,
-            }
-        }
-        Ok(Some(owner))
-    }
-}
-
-impl<'de: 'a, 'a> Shape<'de> for OperatingSystem<'a> {
-    fn map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
-        let mut os = OperatingSystem::default();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            match &*key.0 {
-                "name" => os.name = map.next_value()?,
-                _ => skip(&mut map)?,
-            }
-        }
-        Ok(Some(os))
     }
 }
 
