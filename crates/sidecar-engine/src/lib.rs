@@ -21,6 +21,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// No input may make the engine panic.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+
 mod decision;
 pub mod definition;
 mod engine;

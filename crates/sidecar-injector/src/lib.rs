@@ -8,6 +8,9 @@
 //!          └──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
 //! ```
 
+// No request and no file may make it panic.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+
 mod arguments;
 mod commands;
 mod failure;

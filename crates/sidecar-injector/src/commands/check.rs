@@ -15,7 +15,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -106,13 +107,12 @@ impl Target {
         if status != StatusCode::OK {
             return Err(format!("a review was answered with {status}"));
         }
-        let answer: Value =
-            serde_json::from_slice(&body).map_err(|error| format!("the answer is not JSON: {error}"))?;
-        let response = answer.get("response").cloned().unwrap_or_default();
-        if response["uid"] != UID || response["allowed"] != true {
-            return Err("the answer is not that of an injector".to_owned());
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|error| format!("the answer is not that of an injector: {error}"))?;
+        if answer.response.uid != UID || !answer.response.allowed {
+            return Err("the answer is to another question".to_owned());
         }
-        if response["patchType"] != "JSONPatch" || !response["patch"].is_string() {
+        if answer.response.patch_type.as_deref() != Some("JSONPatch") || answer.response.patch.is_none() {
             return Err("a labelled pod was not injected".to_owned());
         }
         Ok(())
@@ -150,6 +150,21 @@ fn bracketed(address: &str) -> String {
         Some((host, port)) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
         _ => address.to_owned(),
     }
+}
+
+/// As much of a response as is looked at.
+#[derive(Deserialize)]
+struct Answer {
+    response: Response,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    patch_type: Option<String>,
+    patch: Option<String>,
 }
 
 /// A labelled pod, as a dry run: nobody stores the answer.

@@ -155,11 +155,11 @@ async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
 fn health(code: StatusCode, status: &str, reason: Option<&str>) -> Response {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let mut data = json!({"status": status, "time": time});
-    if let Some(reason) = reason {
-        data["reason"] = reason.into();
-    }
-    (code, [(CONTENT_TYPE, "application/json")], json!({"data": data}).to_string()).into_response()
+    let body = match reason {
+        None => json!({"data": {"status": status, "time": time}}),
+        Some(reason) => json!({"data": {"status": status, "time": time, "reason": reason}}),
+    };
+    (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 /// An answer that is not a review: `{"error":{"code":"...","message":"..."}}`.
