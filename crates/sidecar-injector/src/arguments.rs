@@ -47,7 +47,7 @@ Examples:
 
   # plain HTTP on loopback, to try things out
   sidecar-injector serve
-  curl -H 'Content-Type: application/json' -d @review.json http://127.0.0.1:8010/mutation/pod")]
+  curl -H 'Content-Type: application/json' -d @examples/review.json http://127.0.0.1:8010/mutation/pod")]
 pub(crate) struct ServeArguments {
     /// Serve HTTPS: only for the value `true`; otherwise plain HTTP
     #[arg(long, env = "HTTPS_ENABLED", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -138,8 +138,8 @@ pub(crate) enum OutputFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidecar-injector review -f review.json
-  sidecar-injector review -f - < review.json | jq -r .response.patch | base64 -d")]
+  sidecar-injector review -f examples/review.json
+  sidecar-injector review -f - < examples/review.json | jq -r .response.patch | base64 -d")]
 pub(crate) struct ReviewArguments {
     /// File, or `-` for standard input
     #[arg(short, long, value_name = "FILE")]

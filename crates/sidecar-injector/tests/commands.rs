@@ -169,3 +169,17 @@ fn the_plain_manifest_passes_through_byte_for_byte() {
     assert_eq!(found.stdout, std::fs::read_to_string(manifest).unwrap());
     assert!(found.stderr.contains("OptedOut"), "{}", found.stderr);
 }
+
+#[test]
+fn the_examples_show_what_the_documentation_says() {
+    let example = |name: &str| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).display().to_string()
+    };
+    let found = run(&["inject", "-f", &example("deployment.yaml")], "");
+    assert_eq!(found.stderr, "Deployment/web: injected curl\n");
+    assert!(
+        found.stdout.contains("# the pod asks, not the Deployment") && found.stdout.contains("- name: curl")
+    );
+    let found = run(&["review", "-f", &example("review.json")], "");
+    assert_eq!(found.stderr, "sidecar curl: Injected: the sidecar was added\n");
+}
