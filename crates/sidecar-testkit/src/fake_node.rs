@@ -1,7 +1,6 @@
-//! A node that is not there: plays the scheduler and the kubelet, and runs the injector's containers as processes.
+//! A node that is not there: plays the kubelet, and runs the injector's containers as processes.
 //!
-//! Pods whose image is not the injector's are Running and Ready at once, with nothing behind them. There is one such node,
-//! and it takes every pod: selectors, taints and affinity are not looked at.
+//! Pods whose image is not the injector's are Running and Ready at once, with nothing behind them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,12 +16,12 @@ use futures_util::StreamExt;
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{Binding, Node, Pod},
+        core::v1::{Node, Pod},
     },
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{Patch, PatchParams, PostParams},
     runtime::watcher::{self, Event, watcher},
 };
@@ -30,7 +29,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::ports::{LoopbackBlock, pod_address};
+use crate::{
+    ports::{LoopbackBlock, pod_address},
+    scheduler,
+};
 
 mod container;
 mod environment;
@@ -127,7 +129,8 @@ impl FakeNode {
         register(&shared.client).await.context("cannot register the fake node")?;
         let heartbeat = tokio::spawn(heartbeat(shared.client.clone()));
         let pods = tokio::spawn(watch_pods(Arc::clone(&shared)));
-        Ok(Self { shared, tasks: vec![heartbeat, pods] })
+        let scheduler = tokio::spawn(scheduler::run(shared.client.clone(), FAKE_NODE));
+        Ok(Self { shared, tasks: vec![heartbeat, pods, scheduler] })
     }
 
     /// The containers that run as processes now.
@@ -260,23 +263,22 @@ async fn heartbeat(client: Client) {
 async fn watch_pods(shared: Arc<Shared>) {
     let pods: Api<Pod> = Api::all(shared.client.clone());
     let mut workers: HashMap<String, watch::Sender<Arc<Pod>>> = HashMap::new();
-    let mut bound: HashSet<String> = HashSet::new();
     let mut listed: HashSet<String> = HashSet::new();
-    let mut events = pin!(watcher(pods, watcher::Config::default()));
+    let ours = watcher::Config::default().fields(&format!("spec.nodeName={FAKE_NODE}"));
+    let mut events = pin!(watcher(pods, ours));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
                 listed.extend(pod.metadata.uid.clone());
-                arrived(&shared, &mut workers, &mut bound, pod);
+                arrived(&shared, &mut workers, pod);
             }
             Ok(Event::InitDone) => workers.retain(|uid, _| listed.contains(uid)),
-            Ok(Event::Apply(pod)) => arrived(&shared, &mut workers, &mut bound, pod),
+            Ok(Event::Apply(pod)) => arrived(&shared, &mut workers, pod),
             // The worker sees the channel close.
             Ok(Event::Delete(pod)) => {
                 if let Some(uid) = &pod.metadata.uid {
                     workers.remove(uid);
-                    bound.remove(uid);
                 }
             }
             // The API server may be down on purpose.
@@ -285,53 +287,15 @@ async fn watch_pods(shared: Arc<Shared>) {
     }
 }
 
-fn arrived(
-    shared: &Arc<Shared>,
-    workers: &mut HashMap<String, watch::Sender<Arc<Pod>>>,
-    bound: &mut HashSet<String>,
-    pod: Pod,
-) {
+fn arrived(shared: &Arc<Shared>, workers: &mut HashMap<String, watch::Sender<Arc<Pod>>>, pod: Pod) {
     let Some(uid) = pod.metadata.uid.clone() else { return };
-    let spec = pod.spec.as_ref();
-    match spec.and_then(|spec| spec.node_name.as_deref()) {
-        Some(FAKE_NODE) => {
-            let pod = Arc::new(pod);
-            if let Some(worker) = workers.get(&uid) {
-                worker.send_replace(pod);
-            } else {
-                let (sender, receiver) = watch::channel(pod);
-                workers.insert(uid, sender);
-                tokio::spawn(pod::run(Arc::clone(shared), receiver));
-            }
-        }
-        Some(_) => {}
-        None => {
-            let gated =
-                spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
-            if !gated && pod.metadata.deletion_timestamp.is_none() && bound.insert(uid) {
-                tokio::spawn(bind(shared.client.clone(), pod));
-            }
-        }
-    }
-}
-
-/// What the scheduler does with its decision.
-async fn bind(client: Client, pod: Pod) {
-    let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let binding = json!({
-        "metadata": {"name": name, "uid": pod.metadata.uid},
-        "target": {"kind": "Node", "name": FAKE_NODE},
-    });
-    let Ok(binding) = serde_json::from_value::<Binding>(binding) else { return };
-    for _ in 0..5 {
-        let answer: kube::Result<serde_json::Value> =
-            api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
-        match answer {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
-            Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
-            Ok(_) => return,
-        }
+    let pod = Arc::new(pod);
+    if let Some(worker) = workers.get(&uid) {
+        worker.send_replace(pod);
+    } else {
+        let (sender, receiver) = watch::channel(pod);
+        workers.insert(uid, sender);
+        tokio::spawn(pod::run(Arc::clone(shared), receiver));
     }
 }
 

@@ -149,7 +149,8 @@ fn arguments(module: Module) -> Result<Vec<String>> {
     }
     let mut arguments: Vec<String> =
         ["build", "-trimpath", "-buildvcs=false", "-ldflags", linker.as_str()].map(str::to_owned).into();
-    if module == Module::Runc && has_seccomp_headers() {
+    if module == Module::Runc {
+        // The kubelet asks for a seccomp filter for every pod; a runc that knows none starts nothing.
         arguments.extend(["-tags".to_owned(), "seccomp".to_owned()]);
     }
     Ok(arguments)
@@ -165,14 +166,26 @@ fn required_version(module: Module, path: &str) -> Result<String> {
         .with_context(|| format!("{} does not require {path}", file.display()))
 }
 
-/// Without them runc is built all the same; containers then run without a seccomp filter.
-fn has_seccomp_headers() -> bool {
-    Command::new("pkg-config")
-        .args(["--exists", "libseccomp"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+/// Why runc, which is the only one that is not plain Go, can neither be found nor built; nothing if it can.
+pub(crate) fn why_no_runc(cache: &Path) -> Option<String> {
+    let found = pins(Module::Runc)
+        .is_ok_and(|pins| without_go(cache, Module::Runc, &pins, &BTreeSet::from([Program::Runc])).is_ok());
+    if found {
+        return None;
+    }
+    let works = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !works("cc", &["--version"]) {
+        return Some("runc needs a C compiler to be built".to_owned());
+    }
+    if !works("pkg-config", &["--exists", "libseccomp"]) {
+        let packages = "packages pkg-config and libseccomp-dev on Debian and Ubuntu";
+        return Some(format!("runc needs pkg-config and the headers of libseccomp to be built ({packages})"));
+    }
+    None
 }
 
 fn build(folder: &Path, toolchain: &GoToolchain, module: Module, programs: &[Program]) -> Result<()> {
@@ -252,8 +265,7 @@ fn go(
         thread::sleep(Duration::from_millis(100));
     };
     if !status.success() {
-        let hint = if module == Module::Runc { " (it needs a C compiler)" } else { "" };
-        bail!("`go build` of {} failed{hint}: {status}", names(programs));
+        bail!("`go build` of {} failed: {status}", names(programs));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod node;
 mod ports;
 mod process;
 mod programs;
+mod scheduler;
 mod state;
 
 pub use cluster::{Cluster, Options, Tier};

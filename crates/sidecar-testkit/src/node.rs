@@ -16,8 +16,10 @@ use serde_json::json;
 
 use crate::{
     control_plane::{self, ControlPlane},
+    go_build,
     process::{FOREIGN_VARIABLES, Launch, Process},
-    programs::{Program, Programs},
+    programs::{Program, Programs, cache_folder},
+    scheduler,
 };
 
 mod cgroups;
@@ -42,7 +44,7 @@ pub fn why_not_possible() -> Option<String> {
     if !ip(&["-V"]).is_ok_and(|output| output.status.success()) {
         return Some("the program `ip` (package iproute2) is not on PATH".to_owned());
     }
-    None
+    cache_folder().ok().and_then(|cache| go_build::why_no_runc(&cache))
 }
 
 /// A bridge with a range of addresses of its own.
@@ -168,6 +170,8 @@ impl RealNode {
         let kubelet = Process::start(state_folder, &launch)?;
         let node = Self { state_folder: state_folder.to_path_buf(), ctr, containerd, kubelet };
         node.wait_until_ready(control_plane).await?;
+        // Ends with the cluster's runtime.
+        tokio::spawn(scheduler::run(control_plane::client(&control_plane.kubeconfig()).await?, Self::NAME));
         Ok(node)
     }
 

@@ -15,7 +15,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Why the kubelet could not make cgroups here.
 pub(super) fn why_not_usable() -> Option<String> {
-    let hierarchies = hierarchies();
+    let hierarchies = hierarchies_with_controllers();
     if hierarchies.is_empty() {
         return Some("no cgroups are mounted".to_owned());
     }
@@ -32,7 +32,7 @@ pub(super) fn why_not_usable() -> Option<String> {
 
 /// Makes the node's cgroup, in every hierarchy of version 1 or the one of version 2.
 pub(super) fn create(name: &str) -> Result<()> {
-    for hierarchy in hierarchies() {
+    for hierarchy in hierarchies_with_controllers() {
         if hierarchy.join("cgroup.controllers").exists() {
             // Version 2: children have the controllers that their parent hands on.
             for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
@@ -90,10 +90,19 @@ pub(super) fn remove(name: &str) {
     }
 }
 
-/// The mounted hierarchies: one for version 2, several for version 1.
+/// Of the mounted hierarchies those that limit something: the one of version 2, or all of version 1.
+fn hierarchies_with_controllers() -> Vec<PathBuf> {
+    let mut folders = hierarchies();
+    let version_1 = folders.iter().any(|folder| folder != Path::new(ROOT));
+    // A hybrid machine has a version 2 hierarchy besides, without controllers.
+    folders.retain(|folder| !version_1 || !folder.join("cgroup.controllers").exists());
+    folders
+}
+
+/// All mounted hierarchies. The kubelet makes cgroups in each of them.
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = mounts
+    mounts
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ');
@@ -101,11 +110,7 @@ fn hierarchies() -> Vec<PathBuf> {
             let ours = (kind == "cgroup" || kind == "cgroup2") && folder.starts_with(ROOT);
             ours.then(|| PathBuf::from(folder))
         })
-        .collect();
-    let version_1 = folders.iter().any(|folder| folder != Path::new(ROOT));
-    // A hybrid machine has a version 2 hierarchy besides, without controllers.
-    folders.retain(|folder| !version_1 || !folder.join("cgroup.controllers").exists());
-    folders
+        .collect()
 }
 
 /// A folder and all folders below it.

@@ -19,6 +19,8 @@ use super::{Network, cgroups, files, folder, ip};
 const SHIM_SOCKETS: &str = "/run/containerd/s";
 /// Where the network plugins note results, whatever containerd is told.
 const NETWORK_RESULTS: &str = "/var/lib/cni/results";
+/// Where the kubelet links containers' logs, whatever it is told.
+const CONTAINER_LOGS: &str = "/var/log/containers";
 
 /// Kills all containers of the node. The kubelet has to be gone: it would start them again.
 pub(super) fn end_containers(state_folder: &Path) {
@@ -37,13 +39,13 @@ pub(crate) fn take_down(state_folder: &Path) -> Result<()> {
     unmount_below(state_folder);
     let _ = ip(&["link", "delete", &network.bridge()]);
     cgroups::remove(&network.cgroup());
-    let prefix = format!("{}-", network.bridge());
-    for entry in fs::read_dir(NETWORK_RESULTS).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
+    remove_network_results(&network);
+    for entry in fs::read_dir(CONTAINER_LOGS).into_iter().flatten().flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(state_folder)) {
             let _ = fs::remove_file(entry.path());
         }
     }
-    for empty in [SHIM_SOCKETS, "/run/containerd", NETWORK_RESULTS, "/var/lib/cni"] {
+    for empty in [SHIM_SOCKETS, "/run/containerd", NETWORK_RESULTS, "/var/lib/cni", CONTAINER_LOGS] {
         // Fails where somebody else has something in it.
         let _ = fs::remove_dir(empty);
     }
@@ -94,6 +96,27 @@ fn remove_shim_sockets(state_folder: &Path) {
         let socket = bootstrap["address"].as_str().and_then(|address| address.strip_prefix("unix://"));
         if let Some(socket) = socket.filter(|socket| socket.starts_with(SHIM_SOCKETS)) {
             let _ = fs::remove_file(socket);
+        }
+    }
+}
+
+/// One file for each device of a pod, named by network, sandbox and device. The loopback device's network has the same name
+/// everywhere, so the sandboxes are taken from the names of ours.
+fn remove_network_results(network: &Network) {
+    let results: Vec<PathBuf> =
+        fs::read_dir(NETWORK_RESULTS).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let prefix = format!("{}-", network.bridge());
+    let sandboxes: Vec<String> = results
+        .iter()
+        .filter_map(name)
+        .filter_map(|name| name.strip_prefix(&prefix)?.split('-').next().map(str::to_owned))
+        .collect();
+    for path in results {
+        let ours =
+            name(&path).is_some_and(|name| sandboxes.iter().any(|sandbox| name.contains(sandbox.as_str())));
+        if ours {
+            let _ = fs::remove_file(path);
         }
     }
 }
