@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use sidecar_testkit::{repository_root, why_not_possible};
 
-use crate::{generate, image};
+use crate::{demo, generate, image};
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -97,7 +97,7 @@ impl Step {
                 )?;
             }
             Step::Node => {
-                if let Some(reason) = why_not_possible().or_else(missing_program) {
+                if let Some(reason) = why_not_possible().or_else(demo::missing_program) {
                     // `.ci/run` and everybody who asks for this step by name want it, or want to hear that it cannot be.
                     ensure!(
                         is_all && env::var_os("SIDECAR_REQUIRE_NODE").is_none(),
@@ -114,13 +114,6 @@ impl Step {
         }
         Ok(Outcome::Passed)
     }
-}
-
-/// The demo's images are made of Debian packages.
-fn missing_program() -> Option<String> {
-    let is_there = env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("mmdebstrap").exists()));
-    (!is_there).then(|| "the program mmdebstrap is missing (apt-get install mmdebstrap)".to_owned())
 }
 
 /// The invariants of ARCHITECTURE.md that are about crates.
