@@ -13,7 +13,7 @@ const POD_NAME: &str = "export POD_NAME=$(kubectl get pods --namespace default -
     \"app.kubernetes.io/name=httpbin,app.kubernetes.io/instance=httpbin\" -o jsonpath=\"{.items[0].metadata.name}\")";
 
 /// `cargo xtask demo`
-#[derive(Args)]
+#[derive(Clone, Copy, Args)]
 pub(crate) struct Arguments {
     /// Leave the cluster up until Ctrl-C, and say how to use it
     #[arg(long)]
