@@ -35,7 +35,7 @@ enum Helm {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    let left_out = why_no_real_node(&arguments);
+    let left_out = why_no_real_node(arguments);
     match &left_out {
         None => eprintln!("A throwaway Kubernetes with a real node, and the article's commands on it."),
         Some(reason) => eprintln!(
@@ -53,11 +53,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Some(_) => Options { injector: Some(image::build_binary()?), ..Options::default() },
     };
     let tier = if left_out.is_none() { Tier::Node } else { Tier::Charts };
-    tokio::runtime::Runtime::new()?.block_on(show(tier, options, &arguments))
+    tokio::runtime::Runtime::new()?.block_on(show(tier, options, arguments))
 }
 
 /// Why there is none, as the end of a sentence with "because".
-fn why_no_real_node(arguments: &Arguments) -> Option<String> {
+fn why_no_real_node(arguments: Arguments) -> Option<String> {
     if arguments.fake_node {
         return Some("--fake-node says so".to_owned());
     }
@@ -71,7 +71,7 @@ pub(crate) fn missing_program() -> Option<String> {
     (!is_there).then(|| "the program mmdebstrap is missing (apt-get install mmdebstrap)".to_owned())
 }
 
-async fn show(tier: Tier, options: Options, arguments: &Arguments) -> Result<()> {
+async fn show(tier: Tier, options: Options, arguments: Arguments) -> Result<()> {
     let started = Instant::now();
     eprintln!("\nStarting Kubernetes ...");
     let cluster = Cluster::start(tier, options).await?;
