@@ -152,7 +152,7 @@ impl Cluster {
         };
         let kubeconfig = parts.control_plane.kubeconfig();
         let config = control_plane::config(&kubeconfig, true).await?;
-        link_programs(state.path(), &programs, HelmVersion::Four)?;
+        link_program(&link_folder(state.path(), HelmVersion::Four), &programs, Program::Kubectl)?;
         interrupt::register(state.path(), Arc::downgrade(&parts));
         Ok(Self {
             tier,
@@ -169,10 +169,10 @@ impl Cluster {
 
     /// Uses a cluster that exists. `tier` is what its user expects of it.
     pub async fn external(tier: Tier, kubeconfig: &Path) -> Result<Self> {
-        let programs = ensure(vec![Program::Kubectl, Program::Helm4]).await?;
+        let programs = ensure(vec![Program::Kubectl]).await?;
         let state = Arc::new(tokio::task::spawn_blocking(StateFolder::create).await??);
         let (background, handle) = Background::start()?;
-        link_programs(state.path(), &programs, HelmVersion::Four)?;
+        link_program(&link_folder(state.path(), HelmVersion::Four), &programs, Program::Kubectl)?;
         // A copy without relative paths, so that commands may run in any folder.
         let copy = state.path().join("kubeconfig");
         let flattened = command::run(Invocation {
@@ -255,7 +255,13 @@ impl Cluster {
 
     /// Runs a line of bash word for word in the root of the repository, where `kubectl` and `helm` are ours.
     pub async fn shell(&self, version: HelmVersion, line: &str) -> Result<CommandOutput> {
-        let environment = self.environment(version).await?;
+        let folder = if line.contains("helm") {
+            self.programs_folder(version).await?
+        } else {
+            // Always there, with kubectl; no Helm is built for a line that does not use it.
+            link_folder(self.state.path(), HelmVersion::Four)
+        };
+        let environment = self.environment_in(&folder)?;
         let arguments = vec!["-c".to_owned(), line.to_owned()];
         let invocation = Invocation { program: "bash".into(), arguments, environment, input: None };
         let mut output = self.handle.spawn(command::run(invocation)).await??;
@@ -265,9 +271,12 @@ impl Cluster {
 
     /// The environment that these commands have: `KUBECONFIG`, `PATH`, and folders for what Helm keeps.
     pub async fn environment(&self, version: HelmVersion) -> Result<Vec<(String, OsString)>> {
-        let folder = self.programs_folder(version).await?;
+        self.environment_in(&self.programs_folder(version).await?)
+    }
+
+    fn environment_in(&self, programs: &Path) -> Result<Vec<(String, OsString)>> {
         let inherited = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths([folder].into_iter().chain(env::split_paths(&inherited)))?;
+        let path = env::join_paths([programs.to_path_buf()].into_iter().chain(env::split_paths(&inherited)))?;
         let mut environment = vec![
             ("KUBECONFIG".to_owned(), self.kubeconfig.clone().into_os_string()),
             ("PATH".to_owned(), path),
@@ -282,12 +291,15 @@ impl Cluster {
     /// The folder with `kubectl` and `helm`, to be put first on `PATH`.
     pub async fn programs_folder(&self, version: HelmVersion) -> Result<PathBuf> {
         let folder = link_folder(self.state.path(), version);
-        if !folder.join("helm").exists() {
+        for program in [Program::Kubectl, version.program()] {
+            if folder.join(program.file_name()).exists() {
+                continue;
+            }
+            // Built only where it is used.
             let mut programs = self.programs().clone();
             let programs =
-                tokio::task::spawn_blocking(move || programs.add(&[Program::Helm3]).map(|()| programs))
-                    .await??;
-            link_programs(self.state.path(), &programs, version)?;
+                tokio::task::spawn_blocking(move || programs.add(&[program]).map(|()| programs)).await??;
+            link_program(&folder, &programs, program)?;
             *self.programs() = programs;
         }
         Ok(folder)
@@ -364,9 +376,13 @@ impl Cluster {
         arguments: &[&str],
         input: Option<&str>,
     ) -> Result<CommandOutput> {
-        let environment = self.environment(version).await?;
+        let folder = link_folder(self.state.path(), version);
+        if program == "helm" {
+            self.programs_folder(version).await?;
+        }
+        let environment = self.environment_in(&folder)?;
         let invocation = Invocation {
-            program: link_folder(self.state.path(), version).join(program),
+            program: folder.join(program),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             environment,
             input: input.map(str::to_owned),
@@ -388,7 +404,10 @@ impl Drop for Cluster {
 
 fn programs_of(tier: Tier) -> Vec<Program> {
     let mut programs = ControlPlane::programs(tier >= Tier::Controllers);
-    programs.extend([Program::Kubectl, Program::Helm4]);
+    programs.push(Program::Kubectl);
+    if tier >= Tier::Charts {
+        programs.push(Program::Helm4);
+    }
     if tier == Tier::Node {
         programs.extend(RealNode::PROGRAMS);
     }
@@ -454,22 +473,14 @@ fn link_folder(state: &Path, version: HelmVersion) -> PathBuf {
     })
 }
 
-/// A folder with our `kubectl` and `helm` under their plain names, whatever versions the machine has.
-fn link_programs(state: &Path, programs: &Programs, version: HelmVersion) -> Result<()> {
-    let folder = link_folder(state, version);
-    fs::create_dir_all(&folder)?;
-    let helm = match version {
-        HelmVersion::Four => Program::Helm4,
-        HelmVersion::Three => Program::Helm3,
-    };
-    for program in [Program::Kubectl, helm] {
-        match symlink(programs.path(program)?, folder.join(program.file_name())) {
-            // Two commands at once asked for the same version.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
+/// Puts a program of ours under its plain name, whatever version the machine has.
+fn link_program(folder: &Path, programs: &Programs, program: Program) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    match symlink(programs.path(program)?, folder.join(program.file_name())) {
+        // Two commands at once asked for the same program.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What the handler of signals holds of a cluster.

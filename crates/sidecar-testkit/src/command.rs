@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::{process::FOREIGN_VARIABLES, programs::repository_root};
+use crate::{
+    process::FOREIGN_VARIABLES,
+    programs::{Program, repository_root},
+};
 
 /// Longer than anything that works takes.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -24,6 +27,15 @@ pub enum HelmVersion {
     Four,
     /// Helm 3: patches by three-way merge.
     Three,
+}
+
+impl HelmVersion {
+    pub(crate) fn program(self) -> Program {
+        match self {
+            Self::Four => Program::Helm4,
+            Self::Three => Program::Helm3,
+        }
+    }
 }
 
 /// What a command printed and how it ended.

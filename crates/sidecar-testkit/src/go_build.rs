@@ -92,9 +92,11 @@ fn without_go(cache: &Path, module: Module, pins: &str, programs: &BTreeSet<Prog
             return Ok(entry.path());
         }
     }
+    let assets: Vec<_> = programs.iter().map(|program| program.asset_name()).collect();
     bail!(
         "no `go` on PATH to build them with. Install {GO_LINE} (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a \
-         folder with etcd, kube-apiserver, kube-controller-manager and kubectl"
+         folder that holds {}",
+        assets.join(", ")
     )
 }
 

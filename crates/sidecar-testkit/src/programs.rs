@@ -112,9 +112,13 @@ impl Program {
         }
     }
 
-    /// What a `KUBEBUILDER_ASSETS` folder may hold. Helm is not in the list: the name says nothing about its version.
-    fn may_come_from_assets(self) -> bool {
-        self.module() == Module::ControlPlane
+    /// The name in a `KUBEBUILDER_ASSETS` folder. `helm` alone would not say which version it is.
+    pub(crate) fn asset_name(self) -> &'static str {
+        match self {
+            Self::Helm4 => "helm4",
+            Self::Helm3 => "helm3",
+            other => other.file_name(),
+        }
     }
 }
 
@@ -177,8 +181,7 @@ impl Programs {
             }
             let asset = assets
                 .as_deref()
-                .filter(|_| program.may_come_from_assets())
-                .map(|folder| folder.join(program.file_name()))
+                .map(|folder| folder.join(program.asset_name()))
                 .filter(|path| path.is_file());
             match asset {
                 Some(path) => {
