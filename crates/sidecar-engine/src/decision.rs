@@ -25,6 +25,8 @@ pub enum Reason {
     MalformedPod,
     /// The patch would not have applied to the pod as it was received.
     PatchNotApplicable,
+    /// Another definition, which must not be left out, had the pod denied.
+    PodDenied,
     /// The review is about another kind of object.
     NotAPod,
     /// The review is about a subresource.
@@ -37,7 +39,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and for metrics that start at zero.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Injected,
         Reason::AlreadyPresent,
         Reason::NotSelected,
@@ -48,6 +50,7 @@ impl Reason {
         Reason::ContainerNameConflict,
         Reason::MalformedPod,
         Reason::PatchNotApplicable,
+        Reason::PodDenied,
         Reason::NotAPod,
         Reason::Subresource,
         Reason::NotCreate,
@@ -67,6 +70,7 @@ impl Reason {
             Reason::ContainerNameConflict => "ContainerNameConflict",
             Reason::MalformedPod => "MalformedPod",
             Reason::PatchNotApplicable => "PatchNotApplicable",
+            Reason::PodDenied => "PodDenied",
             Reason::NotAPod => "NotAPod",
             Reason::Subresource => "Subresource",
             Reason::NotCreate => "NotCreate",
@@ -85,18 +89,14 @@ impl Reason {
             Reason::WindowsPod => "the pod is for Windows nodes",
             Reason::HostNetwork => "the pod uses its node's network",
             Reason::ContainerNameConflict => "the pod has a different container of that name",
-            Reason::MalformedPod => "the pod has no list of containers",
+            Reason::MalformedPod => "the pod has no containers, or something in their list is none",
             Reason::PatchNotApplicable => "the patch would not apply to this pod",
+            Reason::PodDenied => "another definition had the pod denied",
             Reason::NotAPod => "the review is not about a pod",
             Reason::Subresource => "the review is about a subresource of a pod",
             Reason::NotCreate => "only the creation of pods is changed",
             Reason::NoObject => "the review has no object",
         }
-    }
-
-    /// Whether a pod that was selected is left without its sidecar because of this.
-    pub(crate) fn is_failure(self) -> bool {
-        matches!(self, Reason::ContainerNameConflict | Reason::MalformedPod | Reason::PatchNotApplicable)
     }
 }
 
@@ -117,11 +117,13 @@ pub struct Decision<'e> {
     pub detail: Option<String>,
     /// Whether the pod was meant to have this sidecar: selected, or asking for it.
     pub expected: bool,
+    /// Whether the pod is denied because of this: the definition could not be applied, and fails closed.
+    pub denies: bool,
 }
 
 impl<'e> Decision<'e> {
     pub(crate) fn new(definition: &'e str, reason: Reason, expected: bool) -> Self {
-        Decision { definition, reason, detail: None, expected }
+        Decision { definition, reason, detail: None, expected, denies: false }
     }
 
     /// Whether the pod was meant to have the sidecar and goes without it.

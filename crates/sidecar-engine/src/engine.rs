@@ -3,7 +3,7 @@
 use crate::decision::{Decision, Reason};
 use crate::definition::{BUILTIN_CURL, Compiled};
 use crate::error::{DefinitionError, PodError, ReviewError};
-use crate::patch::Patch;
+use crate::patch::{NotApplicable, Patch};
 use crate::pod::PodView;
 use crate::{merge, review, select};
 
@@ -121,21 +121,20 @@ impl Engine {
 
     fn inject_view(&self, pod: &PodView<'_>) -> Injection<'_> {
         let selection = select::select(&self.definitions, pod);
-        let merged = merge::merge(&selection.selected, pod);
+        let mut merged = merge::merge(&selection.selected, pod);
+        let mut patch = Patch::new(&merged, pod).unwrap_or_else(|NotApplicable { path }| {
+            merged.withdraw(
+                Reason::PatchNotApplicable,
+                &format!("adding at {path} would not apply to this pod"),
+            );
+            Patch::default()
+        });
+        let denied = merged.deny(&selection.selected);
+        if denied {
+            patch = Patch::default();
+        }
         let mut decisions = selection.decisions;
-        let (patch, in_doubt) = match Patch::new(&merged, pod) {
-            Ok(patch) => (patch, None),
-            Err(path) => (Patch::default(), Some(path)),
-        };
-        let denied = merged.denied;
-        decisions.extend(merged.decisions.into_iter().map(|decision| match in_doubt {
-            Some(path) if decision.reason == Reason::Injected => Decision {
-                reason: Reason::PatchNotApplicable,
-                detail: Some(format!("adding at {path} would not apply to this pod")),
-                ..decision
-            },
-            _ => decision,
-        }));
+        decisions.append(&mut merged.decisions);
         Injection { decisions, patch, denied }
     }
 }

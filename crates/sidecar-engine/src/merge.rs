@@ -13,15 +13,13 @@ use crate::pod::{PodView, SpecView};
 #[derive(Debug)]
 pub(crate) struct Merged<'e> {
     pub(crate) containers: Vec<&'e ContainerFragment>,
+    /// One for each selected definition, in their order.
     pub(crate) decisions: Vec<Decision<'e>>,
-    /// Whether a definition that could not be applied wants the pod denied.
-    pub(crate) denied: bool,
 }
 
 /// Merges the selected definitions, in their order, into a pod.
 pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<'e> {
-    let mut merged =
-        Merged { containers: Vec::new(), decisions: Vec::with_capacity(selected.len()), denied: false };
+    let mut merged = Merged { containers: Vec::new(), decisions: Vec::with_capacity(selected.len()) };
     let spec = pod.spec.present().filter(|spec| spec.has_containers());
     for definition in selected {
         let mut decision = Decision::new(&definition.name, Reason::MalformedPod, true);
@@ -38,10 +36,33 @@ pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<
                 }
             }
         }
-        merged.denied |= decision.reason.is_failure() && definition.failure_policy == FailurePolicy::Fail;
         merged.decisions.push(decision);
     }
     merged
+}
+
+impl<'e> Merged<'e> {
+    /// Takes back what was to be added, for this reason.
+    pub(crate) fn withdraw(&mut self, reason: Reason, detail: &str) {
+        self.containers.clear();
+        for decision in self.decisions.iter_mut().filter(|decision| decision.reason == Reason::Injected) {
+            decision.reason = reason;
+            decision.detail = Some(detail.to_owned());
+        }
+    }
+
+    /// Whether a selected definition that fails closed is not in the pod. Then nothing is added, and the decisions say so.
+    pub(crate) fn deny(&mut self, selected: &[&'e Compiled]) -> bool {
+        let mut denied = false;
+        for (decision, definition) in self.decisions.iter_mut().zip(selected) {
+            decision.denies = decision.is_missed() && definition.failure_policy == FailurePolicy::Fail;
+            denied |= decision.denies;
+        }
+        if denied {
+            self.withdraw(Reason::PodDenied, Reason::PodDenied.explanation());
+        }
+        denied
+    }
 }
 
 /// The definition's containers that neither the pod nor an earlier definition brings, or what is in the way.

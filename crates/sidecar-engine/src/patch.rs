@@ -5,11 +5,19 @@
 
 use serde_json::value::RawValue;
 
+use crate::definition::ContainerFragment;
 use crate::merge::Merged;
 use crate::pod::PodView;
 
 /// Where containers are appended.
 const APPEND_CONTAINER: &str = "/spec/containers/-";
+const APPEND_INIT_CONTAINER: &str = "/spec/initContainers/-";
+
+/// An operation is not known to apply to the pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotApplicable {
+    pub(crate) path: &'static str,
+}
 
 /// Operations that are known to apply to the pod they were made for, in order.
 #[derive(Debug, Default)]
@@ -35,26 +43,32 @@ impl<'e> Operation<'e> {
         self.value.get()
     }
 
-    /// Whether the operation's parent is in the pod, with the right type.
+    /// Whether the operation's parent is in the pod, and is a list. What the view does not know is in doubt.
     fn applies_to(&self, pod: &PodView<'_>) -> bool {
-        // The view knows this one parent; whatever it does not know is in doubt.
-        self.path == APPEND_CONTAINER
-            && pod.spec.present().is_some_and(|spec| spec.containers.present().is_some())
+        let Some(spec) = pod.spec.present() else { return false };
+        let list = match self.path {
+            APPEND_CONTAINER => &spec.containers,
+            APPEND_INIT_CONTAINER => &spec.init_containers,
+            _ => return false,
+        };
+        list.present().is_some()
     }
 }
 
 impl<'e> Patch<'e> {
-    /// Writes down what was merged; gives the path of an operation that would not apply.
-    pub(crate) fn new(merged: &Merged<'e>, pod: &PodView<'_>) -> Result<Self, &'static str> {
-        let mut operations = Vec::with_capacity(merged.containers.len());
-        for container in &merged.containers {
-            let operation = Operation { path: APPEND_CONTAINER, value: &container.text };
-            if !operation.applies_to(pod) {
-                return Err(operation.path);
-            }
-            operations.push(operation);
+    /// Writes down what was merged.
+    pub(crate) fn new(merged: &Merged<'e>, pod: &PodView<'_>) -> Result<Self, NotApplicable> {
+        let append =
+            |container: &&'e ContainerFragment| Operation { path: APPEND_CONTAINER, value: &container.text };
+        Self::checked(merged.containers.iter().map(append).collect(), pod)
+    }
+
+    /// A patch only of operations that are known to apply.
+    fn checked(operations: Vec<Operation<'e>>, pod: &PodView<'_>) -> Result<Self, NotApplicable> {
+        match operations.iter().find(|operation| !operation.applies_to(pod)) {
+            Some(operation) => Err(NotApplicable { path: operation.path }),
+            None => Ok(Patch { operations }),
         }
-        Ok(Patch { operations })
     }
 
     /// The operations, in the order in which they apply.
@@ -83,5 +97,35 @@ impl<'e> Patch<'e> {
         }
         json.push(']');
         json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression of kubernetes/kubernetes#129459: the API server rejects the pod when a patch does not apply.
+    #[test]
+    fn an_operation_whose_parent_is_not_a_list_in_the_pod_is_never_sent() {
+        let value: &RawValue = serde_json::from_str("{}").unwrap();
+        for (pod, path, applies) in [
+            (r#"{"spec":{"containers":[]}}"#, APPEND_CONTAINER, true),
+            (r#"{"spec":{"containers":{}}}"#, APPEND_CONTAINER, false),
+            (r#"{"spec":{"containers":null}}"#, APPEND_CONTAINER, false),
+            (r#"{"spec":null}"#, APPEND_CONTAINER, false),
+            (r"{}", APPEND_CONTAINER, false),
+            (r#"{"spec":{"containers":[]}}"#, APPEND_INIT_CONTAINER, false),
+            (r#"{"spec":{"initContainers":[]}}"#, APPEND_INIT_CONTAINER, true),
+            (r#"{"spec":{"volumes":[]}}"#, "/spec/volumes/-", false),
+        ] {
+            let view = PodView::parse(pod).unwrap();
+            let patch = Patch::checked(vec![Operation { path, value }], &view);
+            assert_eq!(patch.is_ok(), applies, "{path} in {pod}");
+            // An independent implementation never refuses what we send.
+            if let Ok(patch) = patch {
+                let patch: json_patch::Patch = serde_json::from_str(&patch.to_json("")).unwrap();
+                json_patch::patch(&mut serde_json::from_str(pod).unwrap(), &patch).unwrap();
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Kubernetes resource quantities, for the one question whether two of them are equal.
 
-/// A quantity as an exact decimal: `mantissa * 10^exponent`, without trailing zeros in the mantissa.
+/// A quantity as a decimal: `mantissa * 10^exponent`, without trailing zeros in the mantissa.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quantity {
     mantissa: i128,
@@ -28,7 +28,17 @@ impl Quantity {
             mantissa = -mantissa;
         }
         let (binary, decimal) = scale(suffix)?;
-        Some(Self::normal(mantissa.checked_mul(1 << binary)?, decimal - i32::try_from(fraction.len()).ok()?))
+        Some(Self::rounded(mantissa.checked_mul(1 << binary)?, decimal - i32::try_from(fraction.len()).ok()?))
+    }
+
+    /// As the API server stores it: rounded up to thousandths (pkg/apis/core/v1/defaults.go, `SetDefaults_ResourceList`).
+    fn rounded(mut mantissa: i128, mut exponent: i32) -> Self {
+        while exponent < -3 {
+            let up = mantissa > 0 && mantissa % 10 != 0;
+            mantissa = mantissa / 10 + i128::from(up);
+            exponent += 1;
+        }
+        Self::normal(mantissa, exponent)
     }
 
     fn normal(mut mantissa: i128, mut exponent: i32) -> Self {
@@ -83,6 +93,9 @@ mod tests {
             ("+1", "1"),
             (".5", "500m"),
             ("1.5Gi", "1536Mi"),
+            ("100u", "1m"),
+            ("1.0001", "1001m"),
+            ("1000u", "1m"),
         ] {
             assert!(Quantity::parse(one).is_some(), "{one}");
             assert_eq!(Quantity::parse(one), Quantity::parse(other), "{one} {other}");

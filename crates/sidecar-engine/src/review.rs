@@ -158,7 +158,11 @@ pub(crate) fn respond(
     patch: &Patch<'_>,
     denied: bool,
 ) -> serde_json::Result<Vec<u8>> {
-    let missed = || decisions.iter().filter(|decision| decision.is_missed()).map(ToString::to_string);
+    let missed = || decisions.iter().filter(|decision| decision.is_missed());
+    // Only those that deny; the others would not have stopped the pod.
+    let causes = || {
+        missed().filter(|decision| decision.denies).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
     let patch = (!denied && !patch.is_empty())
         .then(|| base64::engine::general_purpose::STANDARD.encode(patch.to_json("")));
     serde_json::to_vec(&Answer {
@@ -167,10 +171,10 @@ pub(crate) fn respond(
         response: Response {
             uid: &request.uid.0,
             allowed: !denied,
-            status: denied.then(|| Status { code: 403, message: missed().collect::<Vec<_>>().join("; ") }),
+            status: denied.then(|| Status { code: 403, message: causes() }),
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
             patch,
-            warnings: missed().map(|warning| printable(&warning)).collect(),
+            warnings: missed().map(|decision| printable(&decision.to_string())).collect(),
         },
     })
 }

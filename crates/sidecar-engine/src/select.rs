@@ -18,12 +18,16 @@ pub(crate) fn select<'e>(definitions: &'e [Compiled], pod: &PodView<'_>) -> Sele
     let mut selection = Selection { selected: Vec::with_capacity(definitions.len()), decisions: Vec::new() };
     for definition in definitions {
         let matches = matches(definition, pod);
+        let says_no = opted_out && !definition.required;
         let reason = never
-            .or_else(|| (opted_out && !definition.required).then_some(Reason::OptedOut))
+            .or_else(|| says_no.then_some(Reason::OptedOut))
             .or_else(|| (!matches).then_some(Reason::NotSelected));
         match reason {
             None => selection.selected.push(definition),
-            Some(reason) => selection.decisions.push(Decision::new(&definition.name, reason, matches)),
+            // Nobody misses what the pod itself does not want.
+            Some(reason) => {
+                selection.decisions.push(Decision::new(&definition.name, reason, matches && !says_no));
+            }
         }
     }
     selection

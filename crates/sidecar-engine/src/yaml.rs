@@ -30,7 +30,11 @@ impl YamlError {
         };
         let (line, column) = place.or_else(known).unwrap_or_default();
         // Advice for programmers, not for authors.
-        let problem = problem.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        let problem = problem.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        let problem = match problem.split_once("; use from_str_multiple") {
+            Some((problem, _)) => format!("{problem}: separate documents with ---"),
+            None => problem.to_owned(),
+        };
         YamlError { line, column, problem }
     }
 }
@@ -76,6 +80,7 @@ mod tests {
         for (text, line, column, problem) in [
             ("a: 1\nb: 2\nb: 3\n", 3, 1, "duplicate mapping key: b"),
             ("a: 1\nb: [\n", 2, 4, "unclosed bracket '['"),
+            ("a: 1\n...\nb: 2\n", 3, 1, "multiple YAML documents detected: separate documents with ---"),
         ] {
             let error = super::to_json(text).unwrap_err();
             assert_eq!((error.line, error.column, error.problem.as_str()), (line, column, problem));

@@ -38,6 +38,21 @@ impl<'k> Place<'k> {
         }
     }
 
+    /// Whether the API server puts its default in the place of a zero value (pkg/apis/core/v1/defaults.go).
+    fn has_default(self) -> bool {
+        matches!(
+            self.field,
+            "imagePullPolicy"
+                | "terminationMessagePath"
+                | "terminationMessagePolicy"
+                | "protocol"
+                | "periodSeconds"
+                | "timeoutSeconds"
+                | "successThreshold"
+                | "failureThreshold"
+        )
+    }
+
     /// The field by which Kubernetes tells the items of this list apart, for its default value see [`key_of`].
     fn keys(self) -> &'static [&'static str] {
         match self.field {
@@ -61,8 +76,12 @@ fn value(wanted: &Value, existing: Option<&Value>, place: Place<'_>) -> bool {
             wanted == existing || same_quantity(wanted, existing)
         }
         (Value::Number(wanted), Value::Number(existing)) => {
-            wanted == existing || wanted.as_f64() == existing.as_f64()
+            let has_fraction = wanted.is_f64() || existing.is_f64();
+            wanted == existing
+                || (has_fraction && wanted.as_f64() == existing.as_f64())
+                || (wanted.as_f64() == Some(0.0) && place.has_default())
         }
+        (Value::String(wanted), Value::String(existing)) => same_text(wanted, existing, place),
         (wanted, existing) => {
             wanted == existing || (existing.is_null() && is_dropped_when_encoded(wanted, place))
         }
@@ -77,11 +96,30 @@ fn list(wanted: &[Value], existing: &[Value], place: Place<'_>) -> bool {
             && wanted.iter().zip(existing).all(|(wanted, existing)| value(wanted, Some(existing), place));
     }
     wanted.iter().all(|wanted| {
-        existing.iter().any(|existing| {
-            keys.iter().all(|key| key_of(wanted, key) == key_of(existing, key))
-                && value(wanted, Some(existing), place)
-        })
+        // Of two with one key the last counts, as in a container's environment.
+        let same = existing
+            .iter()
+            .rev()
+            .find(|existing| keys.iter().all(|key| key_of(wanted, key) == key_of(existing, key)));
+        same.is_some_and(|existing| value(wanted, Some(existing), place))
     })
+}
+
+/// Strings that others may have changed without changing what was wanted.
+fn same_text(wanted: &str, existing: &str, place: Place<'_>) -> bool {
+    match place.field {
+        _ if wanted == existing => true,
+        // The plugin AlwaysPullImages makes every policy `Always`.
+        "imagePullPolicy" => wanted.is_empty() || existing == "Always",
+        // Mirrors of registries put their name in front.
+        "image" => {
+            let short = |image: &str| image.strip_prefix("docker.io/").unwrap_or(image).to_owned();
+            let (wanted, existing) = (short(wanted), short(existing));
+            wanted == existing
+                || existing.strip_suffix(wanted.as_str()).is_some_and(|mirror| mirror.ends_with('/'))
+        }
+        _ => wanted.is_empty() && place.has_default(),
+    }
 }
 
 /// The value of a list key; an absent protocol is TCP.
@@ -158,6 +196,37 @@ mod tests {
         assert!(!contained(
             "{ports: [{containerPort: 53}]}",
             "{ports: [{containerPort: 53, protocol: UDP}]}"
+        ));
+    }
+
+    #[test]
+    fn defaults_in_the_place_of_zero_values_are_no_difference() {
+        assert!(contained("{imagePullPolicy: ''}", "{imagePullPolicy: Always}"));
+        assert!(contained("{terminationMessagePath: ''}", "{terminationMessagePath: /dev/termination-log}"));
+        assert!(contained("{livenessProbe: {periodSeconds: 0}}", "{livenessProbe: {periodSeconds: 10}}"));
+        assert!(!contained("{livenessProbe: {periodSeconds: 5}}", "{livenessProbe: {periodSeconds: 10}}"));
+        assert!(!contained("{env: [{name: A, value: ''}]}", "{env: [{name: A, value: b}]}"));
+    }
+
+    #[test]
+    fn what_admission_plugins_and_registry_mirrors_rewrite_is_no_difference() {
+        assert!(contained("{imagePullPolicy: IfNotPresent}", "{imagePullPolicy: Always}"));
+        assert!(!contained("{imagePullPolicy: Always}", "{imagePullPolicy: Never}"));
+        assert!(contained("{image: a/b:1}", "{image: 'mirror.example.com/cache/a/b:1'}"));
+        assert!(contained("{image: 'docker.io/a/b:1'}", "{image: 'a/b:1'}"));
+        assert!(!contained("{image: a/b:1}", "{image: 'a/b:2'}"));
+        assert!(!contained("{image: b:1}", "{image: 'example.com/ab:1'}"));
+    }
+
+    #[test]
+    fn the_last_of_two_variables_of_one_name_counts() {
+        assert!(contained(
+            "{env: [{name: A, value: b}]}",
+            "{env: [{name: A, value: a}, {name: A, value: b}]}"
+        ));
+        assert!(!contained(
+            "{env: [{name: A, value: a}]}",
+            "{env: [{name: A, value: a}, {name: A, value: b}]}"
         ));
     }
 
