@@ -57,7 +57,7 @@ impl Config {
 
 /// Runs the webhook until it is told to stop.
 pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
-    logs::start(arguments.log_format, &arguments.log_level)?;
+    let log = logs::start(arguments.log_format, &arguments.log_level)?;
     let config = Config::new(arguments);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // A review takes microseconds; more threads would only take memory on large machines.
@@ -65,7 +65,21 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::internal)?;
-    runtime.block_on(serve(config))?;
+    if let Some(value) =
+        arguments.https_enabled.as_deref().filter(|value| !matches!(*value, "true" | "false"))
+    {
+        warn!(
+            event = "https_disabled",
+            value, "HTTPS_ENABLED counts only with the value true: serving plain HTTP"
+        );
+    }
+    runtime.block_on(async {
+        tokio::select! {
+            result = serve(config) => result,
+            // Never ends.
+            () = log.watch() => Ok(()),
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -183,3 +183,30 @@ fn the_examples_show_what_the_documentation_says() {
     let found = run(&["review", "-f", &example("review.json")], "");
     assert_eq!(found.stderr, "sidecar curl: Injected: the sidecar was added\n");
 }
+
+/// Regression: the second object of a JSON source stood among YAML without a separator, and a symlink to a folder above was
+/// followed for as long as the system let it.
+#[test]
+fn what_inject_writes_it_can_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = |name: &str| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","labels":{{"sidecar.me/inject":"true"}}}},"spec":{{"containers":[{{"name":"a"}}]}}}}"#
+        )
+    };
+    std::fs::write(folder.path().join("a.yaml"), "kind: Service").unwrap();
+    std::fs::write(folder.path().join("b.json"), format!("{}\n{}", pod("one"), pod("two"))).unwrap();
+    std::fs::write(folder.path().join("c.yaml"), format!("# comment\n{DEPLOYMENT}")).unwrap();
+    std::os::unix::fs::symlink("..", folder.path().join("up")).unwrap();
+    std::os::unix::fs::symlink(".", folder.path().join("..data")).unwrap();
+    for format in [&["-o", "yaml"][..], &["-o", "json"], &[]] {
+        let path = folder.path().display().to_string();
+        let found = run(&[&["inject", "-f", &path], format].concat(), "");
+        assert_eq!(found.code, 0, "{}", found.stderr);
+        assert_eq!(found.stderr.lines().count(), 3, "{}", found.stderr);
+        let again = run(&["inject", "-f", "-"], &found.stdout);
+        assert_eq!(again.code, 0, "{}{}", again.stderr, found.stdout);
+        assert_eq!(again.stdout, found.stdout);
+        assert_eq!(again.stderr.matches("AlreadyPresent").count(), 3, "{}", again.stderr);
+    }
+}

@@ -18,9 +18,9 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     let mut stream = Stream::default();
     // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
     for source in input::read(&arguments.filename)? {
-        for (index, document) in split(&source)?.iter().enumerate() {
+        for document in &split(&source)? {
             let patches = inject(&engine, document, &source, &mut report)?;
-            write(&mut stream, document, &patches, arguments.output, index == 0, &source)?;
+            write(&mut stream, document, &patches, arguments.output, &source)?;
         }
     }
     stream.print()?;
@@ -58,7 +58,6 @@ fn write(
     document: &Document,
     patches: &[(String, Patch<'_>)],
     output: Option<OutputFormat>,
-    first: bool,
     source: &Source,
 ) -> Result<(), Failure> {
     let format = match output {
@@ -67,7 +66,7 @@ fn write(
         Some(OutputFormat::Json) => Format::Json,
         Some(OutputFormat::Patch) => {
             for (pointer, patch) in patches {
-                stream.push("", &format!("{}\n", patch.to_json(pointer)), Format::Json, false);
+                stream.push("", &format!("{}\n", patch.to_json(pointer)), Format::Json);
             }
             return Ok(());
         }
@@ -78,15 +77,17 @@ fn write(
     } else {
         let edited = edit::apply(document, patches).map_err(failed)?;
         if !edited.kept && format == document.format {
-            eprintln!("{}: a document was written anew, its comments could not be kept", source.name);
+            eprintln!(
+                "{}: a document was written anew, its comments and its style could not be kept",
+                source.name
+            );
         }
         (edited.text, edited.json)
     };
     if format == document.format {
-        stream.push(&document.before, &text, format, first);
+        stream.push(&document.before, &text, format);
     } else if json != "null" {
-        // In another form than it was read, every document begins like a source of its own.
-        stream.push("", &edit::rewrite(&json, format).map_err(failed)?, format, true);
+        stream.push("", &edit::rewrite(&json, format).map_err(failed)?, format);
     }
     Ok(())
 }

@@ -68,9 +68,8 @@ fn split_yaml(text: &str, name: &str) -> Result<Vec<Document>, Failure> {
         if before.is_empty() && body.is_empty() {
             return Ok(());
         }
-        // Empty lines in front make the reader count lines from the start of the file.
-        let json = yaml::to_json(&format!("{}{body}", "\n".repeat(line)))
-            .map_err(|error| Failure::text(name, text, error.line, error.column, &error.problem))?;
+        let json = yaml::to_json(body)
+            .map_err(|error| Failure::text(name, text, line + error.line, error.column, &error.problem))?;
         documents.push(Document {
             format: Format::Yaml,
             before: std::mem::take(before),

@@ -49,12 +49,19 @@ fn find_manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure
     let mut entries =
         std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
-    for path in entries.into_iter().map(|entry| entry.path()) {
-        if path.is_dir() {
+    for entry in entries {
+        // What Kubernetes mounts and editors leave: `..data`, `.git`.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        // A symlink to a folder may lead back up; one to a file may not.
+        if entry.file_type().map_err(failed)?.is_dir() {
             find_manifests(&path, found)?;
-        } else if path
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+        } else if path.is_file()
+            && path
+                .extension()
+                .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
         {
             found.push(path);
         }

@@ -9,22 +9,33 @@ use crate::failure::Failure;
 #[derive(Default)]
 pub(crate) struct Stream {
     text: String,
-    last: Option<Format>,
+    /// JSON objects can follow each other as they are; among YAML they need separators.
+    has_yaml: bool,
 }
 
 impl Stream {
-    /// Adds a document with what stands before it in its source; `first` of its source or not.
-    pub(crate) fn push(&mut self, before: &str, text: &str, format: Format, first: bool) {
-        if !self.text.is_empty() && !self.text.ends_with('\n') && (first || before.is_empty()) {
+    /// Adds a document with what stands before it in its source.
+    pub(crate) fn push(&mut self, before: &str, text: &str, format: Format) {
+        let is_yaml = self.has_yaml || format == Format::Yaml;
+        let is_separated = self.text.is_empty() || before.starts_with("---");
+        if is_yaml && !is_separated {
+            self.end_line();
+            self.text.push_str("---\n");
+            self.text.push_str(before.trim_start_matches(['\r', '\n']));
+        } else {
+            if before.is_empty() || before.starts_with("---") {
+                self.end_line();
+            }
+            self.text.push_str(before);
+        }
+        self.text.push_str(text);
+        self.has_yaml = is_yaml;
+    }
+
+    fn end_line(&mut self) {
+        if !self.text.is_empty() && !self.text.ends_with('\n') {
             self.text.push('\n');
         }
-        let is_separated = before.starts_with("---") || self.last.is_none();
-        if first && !is_separated && (format, self.last) != (Format::Json, Some(Format::Json)) {
-            self.text.push_str("---\n");
-        }
-        self.text.push_str(before);
-        self.text.push_str(text);
-        self.last = Some(format);
     }
 
     pub(crate) fn print(&self) -> Result<(), Failure> {

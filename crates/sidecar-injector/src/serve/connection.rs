@@ -22,7 +22,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
@@ -33,10 +33,17 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(130);
 
 /// Connections without a request so far; each costs some 20 KiB.
-const NEWCOMERS: usize = 512;
+const NEWCOMERS: usize = 256;
 
-/// Connections that are kept open between requests; the ones beyond are closed after their response.
-const KEPT: usize = 1024;
+/// Connections that are kept open between requests, each some 40 KiB; the ones beyond are closed after their response. An API
+/// server keeps at most 25 idle ones.
+const KEPT: usize = 512;
+
+/// Connections with a request, at most; the ones beyond are closed at once.
+const SERVED: usize = 768;
+
+/// What is read of a connection in advance, at most.
+const READ_BUFFER: usize = 64 * 1024;
 
 /// How far the server is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,6 +138,16 @@ impl Shared {
     }
 }
 
+/// What becomes of a connection after its first request.
+enum Welcome {
+    /// It may be idle and used again.
+    Stay,
+    /// It is closed after the response.
+    BeBrief,
+    /// It is closed without one.
+    Leave,
+}
+
 /// Frees what a connection holds, however it ends.
 struct Slot {
     shared: Arc<Shared>,
@@ -139,11 +156,16 @@ struct Slot {
 }
 
 impl Slot {
-    /// At the first request.
-    fn establish(&self) {
-        if !self.established.swap(true, Ordering::Relaxed) {
-            self.shared.leave(self.id);
-            self.shared.kept.fetch_add(1, Ordering::Relaxed);
+    /// At the first request. Says how welcome the connection is.
+    fn establish(&self) -> Welcome {
+        if self.established.swap(true, Ordering::Relaxed) {
+            return Welcome::Stay;
+        }
+        self.shared.leave(self.id);
+        match self.shared.kept.fetch_add(1, Ordering::Relaxed) {
+            0..KEPT => Welcome::Stay,
+            KEPT..SERVED => Welcome::BeBrief,
+            _ => Welcome::Leave,
         }
     }
 
@@ -190,10 +212,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<
 /// Waits for a reason to drop a connection that has not sent a request; for ever once it has.
 async fn turned_away(slot: &Slot, evicted: oneshot::Receiver<()>) -> &'static str {
     match tokio::time::timeout(FIRST_REQUEST, evicted).await {
-        Ok(Ok(())) => "no request so far, and too many like it",
+        // Its first request may have come in the same moment.
+        Ok(Ok(())) if !slot.is_established() => "no request so far, and too many like it",
         Err(_) if !slot.is_established() => "no request in time",
         // The slot has left the queue: the first request is there.
-        Ok(Err(_)) | Err(_) => std::future::pending().await,
+        _ => std::future::pending().await,
     }
 }
 
@@ -202,29 +225,36 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = slot.shared.clone();
+    // Tells this connection to close when its requests are answered.
+    let brief = Arc::new(Notify::new());
     let service = {
-        let shared = shared.clone();
+        let (shared, brief) = (shared.clone(), brief.clone());
         service_fn(move |request: Request<Incoming>| {
-            slot.establish();
+            let welcome = slot.establish();
+            if matches!(welcome, Welcome::BeBrief) {
+                brief.notify_one();
+            }
             let is_http1 = request.version() < Version::HTTP_2;
-            let (response, shared) = (shared.router.call(request), shared.clone());
+            let (router, phase) = (shared.router.clone(), shared.phase.clone());
             async move {
-                let mut response = response.await?;
-                let crowded = shared.kept.load(Ordering::Relaxed) > KEPT;
-                if is_http1 && (crowded || *shared.phase.borrow() != Phase::Up) {
+                if matches!(welcome, Welcome::Leave) {
+                    return Err(io::Error::other("too many connections"));
+                }
+                let Ok(mut response) = router.call(request).await;
+                if is_http1 && *phase.borrow() != Phase::Up {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, std::convert::Infallible>(response)
+                Ok(response)
             }
         })
     };
     debug!(event = "connected", protocol = if is_http2 { "h2" } else { "http/1.1" });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(READ_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(256)
+        .max_concurrent_streams(64)
         .keep_alive_interval(IDLE)
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -232,7 +262,12 @@ where
     // HTTP/2 has a proper goodbye (GOAWAY), so it is said at once. An idle HTTP/1.1 connection can only be closed, and
     // the peer may be sending at that moment; so it stays until the peer had the time to hear `Connection: close`.
     let goodbye = if is_http2 { Phase::Leaving } else { Phase::Draining };
-    let leaving = reached(shared.phase.clone(), goodbye);
+    let leaving = async {
+        tokio::select! {
+            () = reached(shared.phase.clone(), goodbye) => {}
+            () = brief.notified() => {}
+        }
+    };
     tokio::pin!(leaving);
     let mut said_goodbye = false;
     let result = loop {

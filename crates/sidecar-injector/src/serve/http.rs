@@ -7,14 +7,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 use sidecar_engine::Engine;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::connection::Phase;
 use super::logs;
@@ -22,11 +22,11 @@ use super::logs;
 /// A request's object is at most 3 MiB; the review carries it re-encoded, twice on UPDATE, and some more.
 const BODY_LIMIT: usize = 7 * 1024 * 1024;
 
-/// A review that is not there after this time comes from nobody who waits for an answer.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// The API server sends a review at once and waits 5 s for the answer, by the chart's default.
+const BODY_TIME: Duration = Duration::from_secs(5);
 
-/// All bodies in memory together; more are asked to come back.
-const BODIES_LIMIT_KIB: u32 = 32 * 1024;
+/// All bodies in memory together, by what has arrived of them; more are asked to come back.
+const BODIES_LIMIT: usize = 24 * 1024 * 1024;
 
 /// What every request can see.
 pub(crate) struct Shared {
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(engine: Engine, phase: watch::Receiver<Phase>) -> Self {
-        Shared { engine, phase, bodies: Semaphore::new(BODIES_LIMIT_KIB as usize) }
+        Shared { engine, phase, bodies: Semaphore::new(BODIES_LIMIT) }
     }
 }
 
@@ -66,8 +66,8 @@ async fn mutate(
     State(shared): State<Arc<Shared>>,
     request: Request<axum::body::Body>,
 ) -> Result<Response, Refusal> {
+    let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
     let started = Instant::now();
-    let body = body(&shared, request).await?;
     match shared.engine.review(&body) {
         Ok(mut reviewed) => {
             let response = std::mem::take(&mut reviewed.response);
@@ -81,8 +81,14 @@ async fn mutate(
     }
 }
 
+/// A body, and the part of the memory for bodies that it takes up until it is dropped.
+struct Body<'s> {
+    bytes: Bytes,
+    memory: Option<SemaphorePermit<'s>>,
+}
+
 /// Reads a body that says it is JSON, within the limits of size, time and memory.
-async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Bytes, Refusal> {
+async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Body<'_>, Refusal> {
     let media_type =
         request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
@@ -90,44 +96,78 @@ async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Byt
         let problem = format!("Content-Type must be application/json, not {media_type:?}");
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", problem));
     }
-    let too_large = || {
-        Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "BodyTooLarge",
-            format!("a review has at most {BODY_LIMIT} bytes"),
-        )
-    };
-    let hint = request.body().size_hint();
-    if hint.lower() > BODY_LIMIT as u64 {
-        discard(request.into_body()).await;
-        return Err(too_large());
+    let mut body = request.into_body();
+    let read = tokio::time::timeout(BODY_TIME, read(shared, &mut body)).await;
+    let too_slow =
+        || Refusal::new(StatusCode::REQUEST_TIMEOUT, "BodyTimeout", "the body did not arrive in time");
+    let result = read.unwrap_or_else(|_| Err(too_slow()));
+    if result.is_err() {
+        discard(body).await;
     }
-    let expected = hint.upper().map_or(BODY_LIMIT as u64, |upper| upper.min(BODY_LIMIT as u64));
-    let kibibytes = u32::try_from(expected.div_ceil(1024)).unwrap_or(u32::MAX);
-    let Ok(_memory) = shared.bodies.try_acquire_many(kibibytes) else {
-        return Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "Overloaded",
-            "too many reviews at once, come back in a second",
-        ));
-    };
-    match tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "BodyUnreadable",
-            format!("the body could not be read: {error}"),
-        )),
-        Err(_) => {
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "BodyTimeout", "the body did not arrive in time"))
-        }
-    }
+    result
 }
 
-/// Reads a body to nowhere: a connection that is closed with unread data in it loses the answer too.
+async fn read<'s>(shared: &'s Shared, body: &mut axum::body::Body) -> Result<Body<'s>, Refusal> {
+    let announced = body.size_hint().lower();
+    if announced > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let mut whole = Body { bytes: Bytes::new(), memory: None };
+    // Most reviews come in one piece, which need not be copied.
+    let mut pieces: Option<BytesMut> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "BodyUnreadable",
+                format!("the body could not be read: {error}"),
+            )
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        // What is announced costs nothing, only what has arrived: otherwise a few peers that announce much and send
+        // nothing would keep all others out.
+        let memory =
+            u32::try_from(data.len()).ok().and_then(|length| shared.bodies.try_acquire_many(length).ok());
+        let Some(memory) = memory else {
+            let problem = "too many reviews at once, come back in a second";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Overloaded", problem));
+        };
+        match &mut whole.memory {
+            Some(held) => held.merge(memory),
+            none => *none = Some(memory),
+        }
+        if whole.bytes.is_empty() && pieces.is_none() {
+            whole.bytes = data;
+            continue;
+        }
+        let pieces = pieces.get_or_insert_with(|| {
+            // Memory that is not written to yet is not taken up yet.
+            let mut pieces = BytesMut::with_capacity(usize::try_from(announced).unwrap_or_default());
+            pieces.extend_from_slice(&std::mem::take(&mut whole.bytes));
+            pieces
+        });
+        if pieces.len() + data.len() > BODY_LIMIT {
+            return Err(too_large());
+        }
+        pieces.extend_from_slice(&data);
+    }
+    if let Some(pieces) = pieces {
+        whole.bytes = pieces.freeze();
+    }
+    Ok(whole)
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "BodyTooLarge",
+        format!("a review has at most {BODY_LIMIT} bytes"),
+    )
+}
+
+/// Reads what is left of a body to nowhere: a connection that is closed with unread data in it can lose the answer too.
 async fn discard(mut body: axum::body::Body) {
-    let mut left = 4 * BODY_LIMIT;
+    let mut left = 2 * BODY_LIMIT;
     let read = async {
         while let Some(Ok(frame)) = body.frame().await
             && let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
@@ -136,7 +176,7 @@ async fn discard(mut body: axum::body::Body) {
         }
     };
     // Who sends more, or slower, can do without the answer.
-    let _ = tokio::time::timeout(BODY_TIME, read).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), read).await;
 }
 
 async fn liveness() -> Response {

@@ -6,18 +6,35 @@ use std::time::Duration;
 
 use sidecar_engine::Reviewed;
 use tracing::{Level, enabled, info, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::LogFormat;
 use crate::failure::Failure;
 
-/// Sends the log to standard error, for people on a terminal and as JSON elsewhere.
-pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<(), Failure> {
+/// Lines that wait to be written; more are dropped and counted. A pipe that nobody reads must not stop the server.
+const WAITING_LINES: usize = 4096;
+
+/// Names in Kubernetes have 253 characters at most; whoever sends longer ones must not fill the log.
+const NAME_LENGTH: usize = 253;
+
+/// Writes what is waiting when it is dropped, and knows how many lines were lost.
+pub(crate) struct Log {
+    _writer: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+/// Sends the log to standard error, for people on a terminal and as JSON elsewhere, without waiting for it.
+pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failure> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Failure::Usage(format!("--log-level {level:?}: {error}; try info or debug")))?;
     let is_terminal = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .lossy(true)
+        .finish(std::io::stderr());
+    let log = Log { _writer: guard, dropped: writer.error_counter() };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let result = match format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json }) {
         LogFormat::Json => {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
@@ -26,7 +43,27 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<(), Failur
             builder.with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none()).try_init()
         }
     };
-    result.map_err(Failure::internal)
+    result.map_err(Failure::internal)?;
+    Ok(log)
+}
+
+impl Log {
+    /// Says now and then how many lines were dropped, as long as it is polled.
+    pub(crate) async fn watch(&self) {
+        let mut said = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let dropped = self.dropped.dropped_lines();
+            if dropped > said {
+                warn!(
+                    event = "log_lines_dropped",
+                    lines = dropped - said,
+                    "standard error is not read fast enough"
+                );
+                said = dropped;
+            }
+        }
+    }
 }
 
 /// One line about an answered review.
@@ -52,10 +89,10 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
     let owner = reviewed.owner.as_ref().map(|(kind, name)| format!("{kind}/{name}"));
     info!(
         event = "review",
-        uid = reviewed.uid,
-        namespace = reviewed.namespace,
-        pod = reviewed.name,
-        owner,
+        uid = short(&reviewed.uid),
+        namespace = short(&reviewed.namespace),
+        pod = short(&reviewed.name),
+        owner = owner.as_deref().map(short),
         decision,
         definitions,
         reasons,
@@ -63,6 +100,10 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         dry_run = reviewed.dry_run,
         microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
+}
+
+fn short(name: &str) -> &str {
+    name.char_indices().nth(NAME_LENGTH).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
 }
 
 /// One line about a body that was no review; its text may hold anything and stays out.

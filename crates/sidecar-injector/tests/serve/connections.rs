@@ -82,3 +82,82 @@ async fn a_connection_that_was_idle_for_longer_than_the_api_server_keeps_it_stil
     tokio::time::sleep(Duration::from_secs(95)).await;
     assert_eq!(connection.review(&review(pod(Some("true")))).await.unwrap().status, StatusCode::OK);
 }
+
+/// Regression: memory for bodies was counted by what was announced, so five peers that sent nothing kept all others out.
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_bodies_that_do_not_arrive_keep_nobody_out() {
+    let server = Server::https();
+    let config = tls(&server.authority.pem, &["http/1.1"]);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect_tls(server.address, config.clone()).await.unwrap();
+        let head = b"POST /mutation/pod HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 7000000\r\n\r\n{";
+        stream.write_all(head).await.unwrap();
+        silent.push(stream);
+    }
+    assert!(is_injecting(&server).await);
+}
+
+/// Established connections cost memory too, most of all over HTTP/2 and with bodies that are refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_established_connections_do_not_keep_others_out() {
+    let server = Server::https();
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        let mut connection = Connection::http2(&server).await.unwrap();
+        let _ = connection.get("/health/liveness").await;
+        held.push(connection);
+    }
+    assert!(is_injecting(&server).await);
+    let memory = server.resident_mebibytes();
+    assert!(memory < 64, "{memory} MiB");
+    drop(held);
+
+    let config = tls(&server.authority.pem, &["http/1.1"]);
+    let mut large = Vec::new();
+    let head = "POST /mutation/pod HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n";
+    for _ in 0..800 {
+        // The ones beyond the limit are closed under us.
+        let Ok(mut stream) = connect_tls(server.address, config.clone()).await else { continue };
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(&vec![b' '; 60_000]).await;
+        large.push(stream);
+    }
+    assert!(is_injecting(&server).await);
+    let memory = server.resident_mebibytes();
+    assert!(memory < 128, "{memory} MiB");
+}
+
+/// Regression: the log was written on the request path, and a pipe that nobody read stopped liveness too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_does_not_stop_the_server() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut unread = std::process::Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
+        .args(["serve", "--http-port", &address.port().to_string()])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stream = loop {
+        if let Ok(stream) = TcpStream::connect(address).await {
+            break stream;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let body = review(pod(Some("true"))).to_string();
+    let request = format!(
+        "POST /mutation/pod HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut answer = vec![0; 4096];
+    // A pipe holds 64 KiB, some 200 lines.
+    for count in 0..2_000 {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+        assert!(
+            read.is_ok_and(|read| read.is_ok_and(|length| length > 0)),
+            "no answer after {count} reviews"
+        );
+    }
+    unread.kill().unwrap();
+    unread.wait().unwrap();
+}

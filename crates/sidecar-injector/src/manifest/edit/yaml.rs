@@ -1,130 +1,150 @@
-//! Appends to a list in YAML text, in the style in which the list is written.
+//! Appends to lists in YAML text, in the style in which each list is written.
 
-use granit_parser::{Event, Parser, StructureStyle};
+use granit_parser::{Event, Parser, Span, StructureStyle};
 
-use super::Append;
+use super::{Appends, Insertion, splice};
+use crate::manifest::documents::Format;
 
-/// A list as it stands in the text; offsets are bytes.
-struct List {
-    is_flow: bool,
-    /// Where its first item begins.
-    first_item: usize,
-    /// Where the content of its last item ends.
-    content_end: usize,
+/// The text with the items appended; `None` when a list is not found as a list of its own.
+pub(super) fn append(text: &str, appends: &Appends<'_>) -> Option<String> {
+    let mut walk =
+        Walk { text, root: Some(appends), levels: Vec::new(), lists: Vec::new(), insertions: Vec::new() };
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.ok()?;
+        walk.step(&event, span)?;
+    }
+    // One that is an alias was not found.
+    (walk.insertions.len() == appends.lists()).then_some(())?;
+    splice(text, walk.insertions)
 }
 
-/// The text with the item appended; `None` when the list is not found as a list of its own.
-pub(super) fn append(text: &str, append: &Append<'_>) -> Option<String> {
-    let list = find(text, &append.list)?;
-    if list.is_flow {
-        let (before, after) = text.split_at_checked(list.content_end)?;
-        return Some(format!("{before}, {}{after}", append.item));
-    }
-    let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let column = dash_column(text.get(..list.first_item)?)?;
-    let insertion = end_of_item(text, list.content_end, column);
-    let (before, after) = text.split_at_checked(insertion)?;
-    let separator = if before.ends_with('\n') { "" } else { newline };
-    let item = super::rewrite(append.item, crate::manifest::documents::Format::Yaml).ok()?;
-    let mut block = String::new();
-    for (index, line) in item.lines().enumerate() {
-        block.push_str(&" ".repeat(column));
-        block.push_str(if index == 0 { "- " } else { "  " });
-        block.push_str(line);
-        block.push_str(newline);
-    }
-    Some(format!("{before}{separator}{block}{after}"))
+/// A walk through a document, from event to event.
+struct Walk<'w> {
+    text: &'w str,
+    /// What is appended from the root on, until the root is entered.
+    root: Option<&'w Appends<'w>>,
+    /// The collections that the walk is inside of, outermost first.
+    levels: Vec<Level<'w>>,
+    /// Those of them that get something.
+    lists: Vec<List<'w>>,
+    insertions: Vec<Insertion>,
 }
 
-/// What the walk through the events is inside of.
-enum Level {
+struct Level<'w> {
+    kind: Kind,
+    /// What is appended below; absent: nothing.
+    appends: Option<&'w Appends<'w>>,
+}
+
+enum Kind {
     /// The key whose value comes next, if the key was read.
     Mapping(Option<String>),
     /// The index of the item that comes next.
     Sequence(usize),
 }
 
-/// Walks through the document to the list at `path`.
-fn find(text: &str, path: &[String]) -> Option<List> {
-    let mut levels: Vec<Level> = Vec::new();
-    // The keys and indexes from the root to the node that comes next.
-    let mut here: Vec<String> = Vec::new();
-    // The list that was searched for, and at which depth it ends.
-    let mut found: Option<(List, usize)> = None;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.ok()?;
+/// A list that gets something, as far as it was read; offsets are bytes.
+struct List<'w> {
+    is_flow: bool,
+    items: &'w [&'w str],
+    /// How many levels there are inside of it.
+    depth: usize,
+    /// Where its first item begins.
+    first_item: Option<usize>,
+    /// Where the content of its last item ends so far.
+    content_end: usize,
+}
+
+/// A key that is a collection or an alias; no manifest has one.
+struct NoScalarKey;
+
+impl<'w> Walk<'w> {
+    fn step(&mut self, event: &Event<'_>, span: Span) -> Option<()> {
         let (start, end) = (span.start.byte_offset()?, span.end.byte_offset()?);
-        if let Some((list, depth)) = &mut found {
-            if matches!(event, Event::SequenceEnd) && levels.len() == *depth {
-                return found.map(|(list, _)| list);
+        if matches!(event, Event::MappingEnd | Event::SequenceEnd) {
+            if let Some(list) = self.lists.pop_if(|list| list.depth == self.levels.len()) {
+                self.insertions.push(list.insertion(self.text)?);
             }
-            if event.is_node() && list.first_item == 0 {
-                list.first_item = start;
+            self.levels.pop();
+        }
+        for list in &mut self.lists {
+            if event.is_node() {
+                list.first_item.get_or_insert(start);
             }
             if !matches!(event, Event::Comment(..)) {
                 // A block scalar's span reaches over the blank lines behind it, a block collection's end has none.
-                let content = text.get(start..end)?.trim_end().len();
+                let content = self.text.get(start..end)?.trim_end().len();
                 list.content_end = list.content_end.max(if content > 0 { start + content } else { 0 });
             }
         }
-        match &event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => {
-                enter(&mut levels, &mut here)?;
-                if let Event::SequenceStart(style, anchor, _) = &event
-                    && found.is_none()
-                    && here == path
-                {
+        match event {
+            Event::MappingStart(..) => {
+                let appends = self.enter().ok()?;
+                self.levels.push(Level { kind: Kind::Mapping(None), appends });
+            }
+            Event::SequenceStart(style, anchor, _) => {
+                let appends = self.enter().ok()?;
+                self.levels.push(Level { kind: Kind::Sequence(0), appends });
+                if let Some(appends) = appends.filter(|appends| !appends.items.is_empty()) {
                     // An anchor has other users, who must not get the item.
-                    if *anchor != 0 {
-                        return None;
-                    }
-                    let list = List {
+                    (*anchor == 0).then_some(())?;
+                    self.lists.push(List {
                         is_flow: matches!(style, StructureStyle::Flow),
-                        first_item: 0,
+                        items: &appends.items,
+                        depth: self.levels.len(),
+                        first_item: None,
                         content_end: 0,
-                    };
-                    found = Some((list, levels.len() + 1));
+                    });
                 }
-                levels.push(if matches!(event, Event::MappingStart(..)) {
-                    Level::Mapping(None)
-                } else {
-                    Level::Sequence(0)
-                });
             }
-            Event::MappingEnd | Event::SequenceEnd => {
-                levels.pop();
-                here.pop();
-            }
-            Event::Scalar(value, ..) => match levels.last_mut() {
-                Some(Level::Mapping(key @ None)) => *key = Some(value.to_string()),
-                Some(_) => {
-                    enter(&mut levels, &mut here)?;
-                    here.pop();
-                }
-                None => {}
+            Event::Scalar(value, ..) => match self.levels.last_mut() {
+                Some(Level { kind: Kind::Mapping(key @ None), .. }) => *key = Some(value.to_string()),
+                _ => drop(self.enter().ok()?),
             },
-            Event::Alias(..) => {
-                enter(&mut levels, &mut here)?;
-                here.pop();
-            }
+            Event::Alias(..) => drop(self.enter().ok()?),
             _ => {}
         }
+        Some(())
     }
-    None
+
+    /// Steps to the node that comes next and says what is appended from there on. A key that is no scalar is refused.
+    fn enter(&mut self) -> Result<Option<&'w Appends<'w>>, NoScalarKey> {
+        let Some(level) = self.levels.last_mut() else { return Ok(self.root.take()) };
+        let token = match &mut level.kind {
+            Kind::Mapping(key) => key.take().ok_or(NoScalarKey)?,
+            Kind::Sequence(index) => {
+                *index += 1;
+                (*index - 1).to_string()
+            }
+        };
+        Ok(level.appends.and_then(|appends| appends.below.get(&token)))
+    }
 }
 
-/// Steps into the node that comes next, which belongs to the innermost level. A key that is no scalar is refused.
-fn enter(levels: &mut [Level], here: &mut Vec<String>) -> Option<()> {
-    match levels.last_mut() {
-        Some(Level::Mapping(key)) => here.push(key.take()?),
-        Some(Level::Sequence(index)) => {
-            here.push(index.to_string());
-            *index += 1;
+impl List<'_> {
+    /// Behind the content of the last item, which has been read.
+    fn insertion(&self, text: &str) -> Option<Insertion> {
+        let first_item = self.first_item?;
+        if self.is_flow {
+            return Some(Insertion {
+                offset: self.content_end,
+                text: format!(", {}", self.items.join(", ")),
+            });
         }
-        // The root is no step.
-        None => {}
+        let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        let column = dash_column(text.get(..first_item)?)?;
+        let offset = end_of_item(text, self.content_end, column);
+        let mut block = String::from(if text.get(..offset)?.ends_with('\n') { "" } else { newline });
+        for item in self.items {
+            for (index, line) in super::rewrite(item, Format::Yaml).ok()?.lines().enumerate() {
+                block.push_str(&" ".repeat(column));
+                block.push_str(if index == 0 { "- " } else { "  " });
+                block.push_str(line);
+                block.push_str(newline);
+            }
+        }
+        Some(Insertion { offset, text: block })
     }
-    Some(())
 }
 
 /// The column of the dash in front of an item.
