@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod generate;
 mod image;
@@ -24,6 +25,8 @@ enum Command {
     Image(image::Arguments),
     /// Write the generated files (plain manifests); with --check only say whether they are fresh
     Generate(generate::Arguments),
+    /// Measure what a review costs, beside a webhook that does nothing else
+    Bench(bench::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,5 +35,6 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     }
 }
