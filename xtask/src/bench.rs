@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let mut options = arguments.more;
     let mut option = |name: &str, value: Option<String>| {
-        options.extend(value.map(|value| format!("--{name}={value}").into()))
+        options.extend(value.map(|value| format!("--{name}={value}").into()));
     };
     option("seconds", arguments.seconds.map(|seconds| seconds.to_string()));
     option("rounds", arguments.rounds.map(|rounds| rounds.to_string()));
