@@ -437,6 +437,34 @@ fn the_schema_lets_parent_charts_in() {
     }
 }
 
+/// A value without a schema is a typo that nobody is told about; a schema without a value is a setting that nobody finds.
+#[test]
+fn values_and_their_schema_have_the_same_keys() {
+    for chart in ["kubernetes-sidecar-injector", "httpbin"] {
+        let folder = repository_root().join("charts").join(chart);
+        let values: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(folder.join("values.yaml")).unwrap()).unwrap();
+        let schema: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("values.schema.json")).unwrap())
+                .unwrap();
+        compare_keys(chart, &values, &schema);
+    }
+}
+
+fn compare_keys(place: &str, values: &Value, schema: &Value) {
+    let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else {
+        return;
+    };
+    for (key, value) in values {
+        let property = properties.get(key).unwrap_or_else(|| panic!("{place}.{key} is not in the schema"));
+        compare_keys(&format!("{place}.{key}"), value, property);
+    }
+    // What every chart's root has for its parents.
+    let is_known = |key: &String| values.contains_key(key) || ["global", "enabled"].contains(&key.as_str());
+    let unknown: Vec<_> = properties.keys().filter(|key| !is_known(key)).collect();
+    assert!(unknown.is_empty(), "{place}: only in the schema: {unknown:?}");
+}
+
 #[test]
 fn images_can_come_from_a_mirror_and_be_pinned() {
     let digest = format!("sha256:{}", "0".repeat(64));

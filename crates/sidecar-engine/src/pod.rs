@@ -77,6 +77,11 @@ impl<'a> PodView<'a> {
         self.metadata.present()?.labels.present()?.get(key)
     }
 
+    /// Whether there are labels that cannot be read, because one of them is no string.
+    pub(crate) fn has_unreadable_labels(&self) -> bool {
+        self.metadata.present().is_some_and(|metadata| metadata.labels == Node::Wrong)
+    }
+
     /// What the annotation `sidecar.me/inject` says.
     pub(crate) fn inject_annotation(&self) -> Option<&str> {
         self.metadata.present()?.annotations.present()?.inject.present().map(|text| &*text.0)

@@ -26,7 +26,11 @@ pub(crate) fn select<'e>(definitions: &'e [Compiled], pod: &PodView<'_>) -> Sele
             None => selection.selected.push(definition),
             // Nobody misses what the pod itself does not want.
             Some(reason) => {
-                selection.decisions.push(Decision::new(&definition.name, reason, matches && !says_no));
+                let mut decision = Decision::new(&definition.name, reason, matches && !says_no);
+                if reason == Reason::NotSelected && pod.has_unreadable_labels() {
+                    decision.detail = Some("the pod's labels are not all strings, quote \"true\"".to_owned());
+                }
+                selection.decisions.push(decision);
             }
         }
     }

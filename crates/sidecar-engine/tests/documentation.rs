@@ -1,5 +1,9 @@
 //! The documentation lists what there is.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
 use sidecar_engine::Reason;
 
 #[test]
@@ -11,4 +15,34 @@ fn every_reason_is_explained_in_the_documentation_and_no_other() {
         table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let known: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut broken = Vec::new();
+    for page in ["", "docs", "charts/kubernetes-sidecar-injector", "charts/httpbin"]
+        .iter()
+        .flat_map(|folder| pages(&root.join(folder)))
+    {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains(':') && !page.parent().unwrap().join(file).exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+        for command in text.split("cargo xtask ").skip(1) {
+            let word: String = command.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+            if !["test", "demo", "image", "generate", "bench", ""].contains(&word.as_str()) {
+                broken.push(format!("{}: cargo xtask {word}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }

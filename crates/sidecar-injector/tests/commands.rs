@@ -210,3 +210,17 @@ fn what_inject_writes_it_can_read_again() {
         assert_eq!(again.stderr.matches("AlreadyPresent").count(), 3, "{}", again.stderr);
     }
 }
+
+/// What goes wrong first for somebody who is new to this.
+#[test]
+fn labels_in_the_wrong_place_or_form_are_pointed_out() {
+    let outside = DEPLOYMENT
+        .replace("  name: web # in front\n", "  name: web\n  labels: {sidecar.me/inject: \"true\"}\n");
+    let outside =
+        outside.replace("      labels: {sidecar.me/inject: \"true\"}\n", "      labels: {app: web}\n");
+    let found = run(&["inject", "-f", "-"], &outside);
+    assert!(found.stderr.contains("hint: the label belongs into the pod template"), "{}", found.stderr);
+    let unquoted = DEPLOYMENT.replace("\"true\"", "true");
+    let found = run(&["inject", "-f", "-"], &unquoted);
+    assert!(found.stderr.contains("quote \"true\""), "{}", found.stderr);
+}

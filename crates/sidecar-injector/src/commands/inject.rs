@@ -43,6 +43,12 @@ fn inject<'e>(
         match engine.inject(&text) {
             Ok(injection) => {
                 report.add(&place.object, &injection.decisions, injection.denied);
+                if place.is_labelled_outside {
+                    eprintln!(
+                        "{}: hint: the label belongs into the pod template (spec.template.metadata.labels)",
+                        place.object
+                    );
+                }
                 if !injection.denied && !injection.patch.is_empty() {
                     patches.push((place.pointer, injection.patch));
                 }

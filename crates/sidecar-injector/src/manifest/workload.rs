@@ -10,6 +10,8 @@ pub(crate) struct PodPlace<'d> {
     /// JSON pointer (RFC 6901) to the pod in the document; empty when the document is the pod.
     pub(crate) pointer: String,
     pub(crate) pod: &'d Value,
+    /// The object is labelled, and the template in it is not: a label of the object does not reach its pods.
+    pub(crate) is_labelled_outside: bool,
 }
 
 /// All pods of a document, in their order.
@@ -43,10 +45,12 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
     if let Some(pod) = object.pointer(template) {
         let metadata = |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
         let name = metadata("name").or_else(|| metadata("generateName")).unwrap_or("(no name)");
+        let is_labelled = |object: &Value| object.pointer("/metadata/labels/sidecar.me~1inject").is_some();
         places.push(PodPlace {
             object: format!("{kind}/{name}"),
             pointer: format!("{pointer}{template}"),
             pod,
+            is_labelled_outside: is_labelled(object) && !is_labelled(pod),
         });
     }
 }
