@@ -455,6 +455,10 @@ fn compare_keys(place: &str, values: &Value, schema: &Value) {
     let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else {
         return;
     };
+    // `{}` is for the user to fill.
+    if values.is_empty() {
+        return;
+    }
     for (key, value) in values {
         let property = properties.get(key).unwrap_or_else(|| panic!("{place}.{key} is not in the schema"));
         compare_keys(&format!("{place}.{key}"), value, property);
