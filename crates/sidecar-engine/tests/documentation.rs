@@ -33,7 +33,7 @@ fn every_link_leads_somewhere() {
             }
         }
         for command in text.split("cargo xtask ").skip(1) {
-            let word: String = command.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+            let word: String = command.chars().take_while(char::is_ascii_alphabetic).collect();
             if !["test", "demo", "image", "generate", "bench", ""].contains(&word.as_str()) {
                 broken.push(format!("{}: cargo xtask {word}", page.display()));
             }
