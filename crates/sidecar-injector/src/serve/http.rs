@@ -94,6 +94,7 @@ async fn body(shared: &Shared, request: Request<axum::body::Body>) -> Result<Bod
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let problem = format!("Content-Type must be application/json, not {media_type:?}");
+        discard(request.into_body()).await;
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", problem));
     }
     let mut body = request.into_body();
