@@ -241,7 +241,7 @@ where
                     return Err(io::Error::other("too many connections"));
                 }
                 let Ok(mut response) = router.call(request).await;
-                if is_http1 && *phase.borrow() != Phase::Up {
+                if is_http1 && (matches!(welcome, Welcome::BeBrief) || *phase.borrow() != Phase::Up) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response)
