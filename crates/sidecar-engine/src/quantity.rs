@@ -93,6 +93,20 @@ mod tests {
             ("+1", "1"),
             (".5", "500m"),
             ("1.5Gi", "1536Mi"),
+            ("2000u", "2m"),
+            ("2000000n", "2m"),
+            ("2000000001n", "2001m"),
+            ("1M", "1000k"),
+            ("1G", "1000M"),
+            ("1T", "1000G"),
+            ("1P", "1000T"),
+            ("1E", "1000P"),
+            ("1Ki", "1024"),
+            ("1Mi", "1024Ki"),
+            ("1Gi", "1073741824"),
+            ("1Ti", "1024Gi"),
+            ("1Pi", "1024Ti"),
+            ("1Ei", "1024Pi"),
             ("100u", "1m"),
             ("1.0001", "1001m"),
             ("1000u", "1m"),
@@ -102,6 +116,7 @@ mod tests {
         }
         assert_ne!(Quantity::parse("1G"), Quantity::parse("1Gi"));
         assert_ne!(Quantity::parse("1"), Quantity::parse("-1"));
+        assert_ne!(Quantity::parse("1m"), Quantity::parse("2m"));
     }
 
     #[test]

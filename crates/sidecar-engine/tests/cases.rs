@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -67,13 +68,20 @@ fn check(case: &Case) -> Result<(), String> {
     let definitions = if case.definitions.is_empty() { &builtin[..] } else { &case.definitions };
     let compiled = definitions.iter().map(|text| Compiled::from_yaml(text)).collect::<Result<_, _>>();
     let engine = Engine::new(compiled.map_err(|error| error.to_string())?);
-    let pod = yaml::to_json(&case.pod).map_err(|error| error.to_string())?;
+    // JSON as it is written, with its escapes.
+    let is_json = case.pod.starts_with('{');
+    let pod = if is_json { Ok(case.pod.clone()) } else { yaml::to_json(&case.pod) };
+    let pod = pod.map_err(|error| error.to_string())?;
     let injection = engine.inject(&pod).map_err(|error| error.to_string())?;
 
     let mut decisions = String::new();
     for decision in &injection.decisions {
         let missed = if decision.is_missed() { " (missed)" } else { "" };
         writeln!(decisions, "{}: {}{missed}", decision.definition, decision.reason).unwrap();
+    }
+    let decided = injection.decisions.iter().map(|decision| decision.definition);
+    if decided.collect::<BTreeSet<_>>() != engine.definitions().collect() {
+        return Err(format!("not one decision for each definition:\n{decisions}"));
     }
     if injection.denied {
         decisions.push_str("denied\n");

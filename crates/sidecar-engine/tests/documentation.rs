@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sidecar_engine::Reason;
@@ -15,6 +16,15 @@ fn every_reason_is_explained_in_the_documentation_and_no_other() {
         table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let known: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn every_reason_has_an_explanation_of_its_own_in_one_line() {
+    let explanations: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.explanation()).collect();
+    assert_eq!(explanations.len(), Reason::ALL.len());
+    for explanation in explanations {
+        assert!(explanation.len() > 10 && !explanation.contains('\n'), "{explanation:?}");
+    }
 }
 
 #[test]

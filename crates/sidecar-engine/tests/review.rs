@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use sidecar_engine::definition::Compiled;
 use sidecar_engine::{Engine, Reason};
 
 fn pod() -> Value {
@@ -128,6 +129,61 @@ fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
             Some(reason),
             "{field}: {value}"
         );
+    }
+}
+
+/// What the log line says of a pod: pods of controllers have no name yet.
+#[test]
+fn a_review_knows_the_pod_s_name_and_its_owner() {
+    let replica_set = json!({"kind": "ReplicaSet", "name": "web-1", "controller": true});
+    let other = json!({"kind": "Backup", "name": "nightly"});
+    let engine = Engine::builtin().unwrap();
+    for (requested, metadata, name, owner) in [
+        ("web", json!({"name": "other"}), "web", None),
+        ("", json!({"name": "web"}), "web", None),
+        ("", json!({"name": "web", "generateName": "web-"}), "web", None),
+        ("", json!({"generateName": "web-1-"}), "web-1-", None),
+        ("", json!({}), "", None),
+        ("", json!({"name": "web", "ownerReferences": []}), "web", None),
+        ("", json!({"name": "web", "ownerReferences": [other]}), "web", Some(("Backup", "nightly"))),
+        (
+            "",
+            json!({"name": "web", "ownerReferences": [other, replica_set]}),
+            "web",
+            Some(("ReplicaSet", "web-1")),
+        ),
+        ("", json!({"name": "web", "ownerReferences": [{"kind": "ReplicaSet"}]}), "web", None),
+    ] {
+        let review = review(|review| {
+            review["request"]["name"] = json!(requested);
+            review["request"]["object"]["metadata"] = metadata.clone();
+        })
+        .to_string();
+        let reviewed = engine.review(review.as_bytes()).unwrap();
+        let found = reviewed.owner.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
+        assert_eq!((reviewed.name.as_str(), found), (name, owner), "{metadata}");
+    }
+}
+
+/// kubectl shows warnings on one line; the API server cuts long ones and drops those with control characters.
+#[test]
+fn warnings_are_short_and_printable() {
+    let definition = |name: &str| {
+        Compiled::from_yaml(&format!(
+            "{{apiVersion: sidecar.me/v1alpha1, kind: ClusterSidecarDefinition, metadata: {{name: {name}}}, \
+             spec: {{inject: {{spec: {{containers: [{{name: app, image: a}}]}}}}}}}}"
+        ))
+        .unwrap()
+    };
+    // "sidecar : ContainerNameConflict: the pod has a different container \"app\" in containers" and the name: the last
+    // one that fits, and the first one that does not.
+    for (length, cut) in [(34, false), (35, true)] {
+        let engine = Engine::new(vec![definition(&"d".repeat(length))]);
+        let review = review(|_| ()).to_string();
+        let answer: Value =
+            serde_json::from_slice(&engine.review(review.as_bytes()).unwrap().response).unwrap();
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert_eq!((warning.chars().count(), warning.ends_with('…')), (120, cut), "{warning}");
     }
 }
 

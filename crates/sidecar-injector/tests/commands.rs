@@ -151,6 +151,33 @@ fn review_prints_the_webhooks_response() {
 }
 
 #[test]
+fn what_the_machine_refuses_has_an_exit_code_of_its_own() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let found = run(&["serve", "--http-port", &address.port().to_string()], "");
+    assert_eq!(found.code, 5, "{}", found.stderr);
+    assert!(found.stderr.contains(&format!("cannot listen on {address}")), "{}", found.stderr);
+}
+
+/// The article's environment, each variable also a flag: names and defaults are promises.
+#[test]
+fn serve_has_the_articles_settings() {
+    let help = run(&["serve", "--help"], "").stdout;
+    for (flag, variable, default) in [
+        ("--https-port ", "HTTPS_PORT", "8443"),
+        ("--http-port ", "HTTP_PORT", "8010"),
+        ("--tls-cert-file ", "TLS_CERT_FILE", "/var/run/secrets/certs/tls-cert-file"),
+        ("--tls-private-key-file ", "TLS_PRIVATE_KEY_FILE", "/var/run/secrets/certs/tls-private-key-file"),
+    ] {
+        let (_, option) = help.split_once(flag).unwrap();
+        let (option, _) = option.split_once("\n      --").unwrap();
+        assert!(option.contains(&format!("[env: {variable}=")), "{option}");
+        assert!(option.contains(&format!("[default: {default}]")), "{option}");
+    }
+    assert!(help.contains("[env: HTTPS_ENABLED="), "{help}");
+}
+
+#[test]
 fn check_says_what_is_wrong() {
     let found = run(&["check", "--url", "http://a", "--ca-bundle", "x"], "");
     assert_eq!(found.code, 2);

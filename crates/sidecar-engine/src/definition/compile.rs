@@ -239,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn every_error_has_a_code() {
+        let head = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: a}\n";
+        for (spec, code) in [
+            ("spec: [", "DefinitionText"),
+            ("specs: {}", "DefinitionText"),
+            ("spec: {}", "DefinitionInvalid"),
+            ("spec: {onConflict: KeepPod}", "DefinitionUnsupported"),
+        ] {
+            assert_eq!(Compiled::from_yaml(&format!("{head}{spec}\n")).unwrap_err().code(), code, "{spec}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_field_is_shown_where_it_stands() {
         let message = error(
             "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: a}\nspec:\n  injects: {}\n",

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::client::{Connection, patch, pod, request, review};
+use crate::client::{Connection, connect_tls, patch, pod, request, review, tls_of};
 use crate::server::Server;
 
 fn is_allowed_without_patch(answer: &Value) -> bool {
@@ -135,6 +135,16 @@ async fn what_is_no_review_is_refused_with_a_reason() {
             let allowed = answer.headers["allow"].to_str().unwrap();
             assert!(allowed.contains(if method == "GET" { "POST" } else { "GET" }), "{allowed}");
         }
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_and_1_3_are_spoken() {
+    let server = Server::https();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = tls_of(&[version], &server.authority.pem, &["http/1.1"]);
+        let stream = connect_tls(server.address, config).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 
@@ -56,6 +56,28 @@ async fn certificates_are_replaced_under_load_without_one_failed_call() {
     }
     assert!(calls.load(Ordering::Relaxed) > 100);
     assert_eq!(server.logged("certificate_reloaded").len(), 3);
+}
+
+/// The kubelet renames `..data` in the folder; a watch on the files would not show it.
+#[tokio::test]
+async fn the_kubelets_swap_is_noticed_long_before_the_next_look() {
+    let server = Server::https();
+    let started = Instant::now();
+    let old = shown(&server).await;
+    let (certificate, key) = server.authority.issue();
+    server.swap_certificate("second", &certificate, &key);
+    wait_for_other(&server, &old).await;
+    // The first look without an event is 10 s after the start.
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_change_that_no_event_shows_is_noticed_all_the_same() {
+    let server = Server::https();
+    let old = shown(&server).await;
+    let (certificate, key) = server.authority.issue();
+    server.overwrite_certificate(&certificate, &key);
+    wait_for_other(&server, &old).await;
 }
 
 #[tokio::test]

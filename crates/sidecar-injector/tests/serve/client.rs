@@ -31,13 +31,21 @@ impl Answer {
 }
 
 pub(crate) fn tls(authority: &str, alpn: &[&str]) -> Arc<ClientConfig> {
+    tls_of(rustls::DEFAULT_VERSIONS, authority, alpn)
+}
+
+pub(crate) fn tls_of(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    authority: &str,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -94,6 +102,14 @@ impl Connection {
         };
         let (parts, body) = response.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+    }
+
+    /// Whether the server has ended the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Connection::Http1(sender) => sender.is_closed(),
+            Connection::Http2(sender) => sender.is_closed(),
+        }
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> hyper::Result<Answer> {

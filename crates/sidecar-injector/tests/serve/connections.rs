@@ -46,6 +46,74 @@ async fn ten_thousand_garbage_connections_do_not_keep_others_out() {
     assert!(is_injecting(&server).await);
 }
 
+/// Sends a request of this type and length, all of it, and gives the answer.
+async fn answer_to(server: &Server, content_type: &str, length: usize) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(server.address).await?;
+    stream.write_all(head(content_type, length).as_bytes()).await?;
+    stream.write_all(&vec![b' '; length]).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.to_lowercase())
+}
+
+fn head(content_type: &str, length: usize) -> String {
+    format!(
+        "POST /mutation/pod HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Regression: a connection that is closed with unread data in it takes the answer with it (`Broken pipe`).
+#[tokio::test]
+async fn a_refusal_is_not_lost_with_the_body_that_is_not_wanted() {
+    let server = Server::start(&[("HTTPS_ENABLED", "false")]);
+    for _ in 0..5 {
+        for (content_type, length, status) in
+            [("application/json", 9_000_000, "413"), ("application/yaml", 7_000_000, "415")]
+        {
+            let answer = answer_to(&server, content_type, length).await.unwrap();
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{answer}");
+        }
+    }
+}
+
+/// The API server comes back only when it is told when.
+#[tokio::test]
+async fn bodies_beyond_the_memory_for_them_are_asked_to_come_back() {
+    let server = Server::start(&[("HTTPS_ENABLED", "false")]);
+    for _ in 0..10 {
+        // All but a byte of three large ones: they stay in memory until their time is up.
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(head("application/json", 7_000_000).as_bytes()).await.unwrap();
+            stream.write_all(&vec![b' '; 6_999_999]).await.unwrap();
+            held.push(stream);
+        }
+        let answer = answer_to(&server, "application/json", 7_000_000).await.unwrap();
+        if answer.starts_with("http/1.1 429 ") {
+            assert!(answer.contains("retry-after: 1\r\n") && answer.contains("\"overloaded\""), "{answer}");
+            return;
+        }
+    }
+    panic!("28 MB found room at once");
+}
+
+#[tokio::test]
+async fn beyond_512_connections_each_is_closed_after_its_answer() {
+    let server = Server::start(&[("HTTPS_ENABLED", "false")]);
+    let mut kept = Vec::new();
+    for index in 0..520 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+        assert_eq!(answer.contains("connection: close"), index >= 512, "{index}: {answer}");
+        kept.push(stream);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_heads_and_slow_bodies_end_in_time() {
     let server = Server::https();

@@ -9,6 +9,7 @@
 
 mod answers;
 mod certificates;
+mod check;
 mod client;
 mod connections;
 mod server;

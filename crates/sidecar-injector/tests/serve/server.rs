@@ -54,14 +54,17 @@ impl Server {
         let authority = Authority::new();
         let (certificate, key) = authority.issue();
         swap_pair(folder.path(), "first", &certificate, &key);
+        // Plain HTTP chooses the address itself.
+        let is_https = settings.iter().all(|(name, _)| *name != "HTTPS_ENABLED");
+        let address = is_https.then_some(("BIND_ADDRESS", "127.0.0.1"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
             .arg("serve")
             .env("HTTPS_ENABLED", "true")
             .env("HTTPS_PORT", "0")
             .env("HTTP_PORT", "0")
-            .env("BIND_ADDRESS", "127.0.0.1")
             .env("TLS_CERT_FILE", folder.path().join("tls-cert-file"))
             .env("TLS_PRIVATE_KEY_FILE", folder.path().join("tls-private-key-file"))
+            .envs(address)
             .envs(settings.iter().copied())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -104,6 +107,12 @@ impl Server {
     /// Replaces certificate and key as the kubelet does: a new folder, and a symlink that is renamed to point to it.
     pub(crate) fn swap_certificate(&self, generation: &str, certificate: &str, key: &str) {
         swap_pair(self.folder.path(), generation, certificate, key);
+    }
+
+    /// Writes certificate and key in place: the folder that is watched shows nothing of it.
+    pub(crate) fn overwrite_certificate(&self, certificate: &str, key: &str) {
+        std::fs::write(self.folder.path().join("tls-private-key-file"), key).unwrap();
+        std::fs::write(self.folder.path().join("tls-cert-file"), certificate).unwrap();
     }
 
     /// The first log line of this event, waited for.

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
-use crate::client::{Connection, pod, review};
+use crate::client::{Connection, connect_tls, pod, review, tls};
 use crate::server::Server;
 
 #[tokio::test]
@@ -24,7 +27,10 @@ async fn sigterm_serves_on_for_the_delay_and_then_drains() {
     let answer = kept.review(&review(pod(Some("true")))).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.headers["connection"], "close");
-    // HTTP/2 has been told to go away; a new connection is still served.
+    // HTTP/2 has been told to go away, while new connections are still served.
+    while !kept2.is_closed() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let mut fresh = Connection::http1(&server).await.unwrap();
     let answer = fresh.get("/health/readiness").await.unwrap();
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -69,6 +75,55 @@ async fn no_call_fails_while_a_server_leaves() {
         assert!(caller.await.unwrap() > 10);
     }
     assert_eq!(server.exit_code(Duration::from_secs(10)), Some(0));
+}
+
+/// A connection on which a review has begun, and what it still has to send.
+async fn begun_review(server: &Server) -> (TlsStream<TcpStream>, String) {
+    let body = review(pod(Some("true"))).to_string();
+    let head = format!(
+        "POST /mutation/pod HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = connect_tls(server.address, tls(&server.authority.pem, &["http/1.1"])).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server waits for the body now.
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    (stream, body)
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_finished_before_the_end() {
+    let mut server = Server::start(&[("SHUTDOWN_DELAY", "0s")]);
+    let (mut stream, body) = begun_review(&server).await;
+    server.signal(Signal::TERM);
+    server.wait_for_log("draining");
+    // Nothing new is accepted.
+    while Connection::http1(&server).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("JSONPatch"), "{answer}");
+    assert_eq!(server.exit_code(Duration::from_secs(5)), Some(0));
+}
+
+#[tokio::test]
+async fn who_does_not_come_to_an_end_is_not_waited_for() {
+    let mut server = Server::start(&[("SHUTDOWN_DELAY", "0s"), ("DRAIN_TIMEOUT", "1s")]);
+    let _begun = begun_review(&server).await;
+    server.signal(Signal::TERM);
+    server.wait_for_log("drain_timeout");
+    assert_eq!(server.exit_code(Duration::from_secs(5)), Some(0));
+}
+
+#[tokio::test]
+async fn from_a_terminal_the_end_comes_at_once() {
+    let mut server = Server::start(&[("SHUTDOWN_DELAY", "60s")]);
+    server.signal(Signal::INT);
+    assert_eq!(server.exit_code(Duration::from_secs(5)), Some(0));
 }
 
 #[tokio::test]
