@@ -165,6 +165,23 @@ fn a_review_knows_the_pod_s_name_and_its_owner() {
     }
 }
 
+/// The classic: YAML's `true` is no string, and the API server would refuse the pod for it.
+#[test]
+fn labels_that_cannot_be_read_are_pointed_out() {
+    let engine = Engine::builtin().unwrap();
+    for (metadata, reason, pointed_out) in [
+        (json!({"labels": {"sidecar.me/inject": true}}), Reason::NotSelected, true),
+        (json!({"labels": {"sidecar.me/inject": "yes"}}), Reason::NotSelected, false),
+        (json!({}), Reason::NotSelected, false),
+        (json!({"labels": {"a": 1}, "annotations": {"sidecar.me/inject": "false"}}), Reason::OptedOut, false),
+    ] {
+        let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "app"}]}}).to_string();
+        let decision = engine.inject(&pod).unwrap().decisions.remove(0);
+        let says_so = decision.to_string().contains("quote \"true\"");
+        assert_eq!((decision.reason, says_so), (reason, pointed_out), "{metadata}");
+    }
+}
+
 /// kubectl shows warnings on one line; the API server cuts long ones and drops those with control characters.
 #[test]
 fn warnings_are_short_and_printable() {

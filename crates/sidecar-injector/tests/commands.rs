@@ -130,6 +130,18 @@ fn bad_input_is_shown_where_it_is_and_nothing_is_written() {
 }
 
 #[test]
+fn what_gets_nothing_keeps_its_line_ends_and_its_blanks() {
+    for text in [
+        "kind: Service\r\n---\r\na: 'b'  \r\n\r\n# end",
+        "kind: Service",
+        "kind: Service\n\n\n---\n",
+        "{\"kind\": \"Service\"}\r\n\r\n",
+    ] {
+        assert_eq!(run(&["inject", "-f", "-"], text).stdout, text);
+    }
+}
+
+#[test]
 fn input_without_workloads_says_so() {
     let found = run(&["inject", "-f", "-"], SERVICE);
     assert_eq!((found.code, found.stdout.as_str()), (0, SERVICE));

@@ -239,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn names_are_dns_labels() {
+        let problem = |name: &str| dns_label("metadata.name", name).err();
+        for name in ["a", "0", "a-1", "1--a", &"x".repeat(63)] {
+            assert_eq!(problem(name), None, "{name}");
+        }
+        for name in ["", "-", "-a", "a-", "A", "a.b", "a_b", "ä", &"x".repeat(64)] {
+            assert!(problem(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn every_error_has_a_code() {
         let head = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: a}\n";
         for (spec, code) in [

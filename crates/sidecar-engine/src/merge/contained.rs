@@ -177,6 +177,46 @@ mod tests {
     }
 
     #[test]
+    fn lists_with_keys_are_compared_item_by_item() {
+        for (list, item) in [
+            ("env", "{name: a, value: b}"),
+            ("ports", "{containerPort: 1}"),
+            ("volumeMounts", "{name: a, mountPath: /a}"),
+            ("volumeDevices", "{name: a, devicePath: /a}"),
+        ] {
+            let other = "{name: o, value: o, containerPort: 2, mountPath: /o, devicePath: /o}";
+            let wanted = format!("{{{list}: [{item}]}}");
+            assert!(contained(&wanted, &format!("{{{list}: [{other}, {item}]}}")), "{list}");
+            assert!(!contained(&wanted, &format!("{{{list}: [{other}]}}")), "{list}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_compared_by_value() {
+        for (wanted, existing, same) in [
+            ("1", "1", true),
+            ("1", "1.0", true),
+            ("1.0", "1", true),
+            ("1", "2", false),
+            ("1.5", "2.5", false),
+            ("1.5", "1", false),
+            // One number to anybody who counts in floating point.
+            ("9007199254740993", "9007199254740992", false),
+            ("true", "true", true),
+            ("true", "false", false),
+            ("true", "null", false),
+            ("false", "null", true),
+            ("true", "'true'", false),
+        ] {
+            assert_eq!(
+                contained(&format!("{{x: {wanted}}}"), &format!("{{x: {existing}}}")),
+                same,
+                "{wanted} {existing}"
+            );
+        }
+    }
+
+    #[test]
     fn quantities_are_compared_by_value() {
         assert!(contained(
             "{resources: {limits: {cpu: 0.5, memory: 1024Mi}}}",
@@ -243,5 +283,6 @@ mod tests {
         assert!(!contained("{securityContext: {runAsNonRoot: false}}", "{securityContext: {}}"));
         assert!(!contained("{securityContext: {runAsUser: 0}}", "{securityContext: {}}"));
         assert!(!contained("{tty: true}", "{}"));
+        assert!(!contained("{env: [{name: A, value: TCP}]}", "{env: [{name: A}]}"));
     }
 }

@@ -64,6 +64,8 @@ pub(crate) async fn connect_tls(
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
+    // As Go does; otherwise each connection's first request waits 40 ms for an acknowledgement.
+    stream.set_nodelay(true)?;
     TlsConnector::from(config).connect(ServerName::try_from(HOST).unwrap(), stream).await
 }
 
