@@ -1,4 +1,4 @@
-//! Accepts connections, guards them until their first request, serves them, drains them.
+//! Accepts connections, guards them until their first request is answered, serves them, drains them.
 //!
 //! A peer that has not sent a whole request yet costs a slot in a short queue; when the queue is full the oldest one
 //! loses its connection. An API server is through its handshake and first request within milliseconds, so it is
@@ -26,14 +26,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-/// From the TCP connection to the whole head of the first request.
+/// From the TCP connection to the answer to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// hyper counts this limit for a request's head from the end of the request before, so it is the idle limit too.
 const IDLE: Duration = Duration::from_secs(130);
 
-/// Connections without a request so far; each costs some 20 KiB.
-const NEWCOMERS: usize = 256;
+/// Connections without an answered request so far, each some 20 KiB and what it has sent of its request. Several API servers in a
+/// hurry open some hundred at once.
+const NEWCOMERS: usize = 640;
 
 /// Connections that are kept open between requests, each some 40 KiB; the ones beyond are closed after their response. An API
 /// server keeps at most 25 idle ones.
@@ -138,7 +139,7 @@ impl Shared {
     }
 }
 
-/// What becomes of a connection after its first request.
+/// What becomes of a connection after its first answer.
 enum Welcome {
     /// It may be idle and used again.
     Stay,
@@ -156,7 +157,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// At the first request. Says how welcome the connection is.
+    /// When the first request is answered. Says how welcome the connection is.
     fn establish(&self) -> Welcome {
         if self.established.swap(true, Ordering::Relaxed) {
             return Welcome::Stay;
@@ -209,13 +210,13 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<
     }
 }
 
-/// Waits for a reason to drop a connection that has not sent a request; for ever once it has.
+/// Waits for a reason to drop a connection that has not sent a whole request; for ever once it has.
 async fn turned_away(slot: &Slot, evicted: oneshot::Receiver<()>) -> &'static str {
     match tokio::time::timeout(FIRST_REQUEST, evicted).await {
-        // Its first request may have come in the same moment.
+        // Its first request may have been answered in the same moment.
         Ok(Ok(())) if !slot.is_established() => "no request so far, and too many like it",
         Err(_) if !slot.is_established() => "no request in time",
-        // The slot has left the queue: the first request is there.
+        // The slot has left the queue: the first request was answered.
         _ => std::future::pending().await,
     }
 }
@@ -230,18 +231,18 @@ where
     let service = {
         let (shared, brief) = (shared.clone(), brief.clone());
         service_fn(move |request: Request<Incoming>| {
-            let welcome = slot.establish();
-            if matches!(welcome, Welcome::BeBrief) {
-                brief.notify_one();
-            }
             let is_http1 = request.version() < Version::HTTP_2;
-            let (router, phase) = (shared.router.clone(), shared.phase.clone());
+            let (slot, shared, brief) = (slot.clone(), shared.clone(), brief.clone());
             async move {
-                if matches!(welcome, Welcome::Leave) {
-                    return Err(io::Error::other("too many connections"));
+                let Ok(mut response) = shared.router.call(request).await;
+                // Not before: whoever sends half a request must be easy to get rid of.
+                let welcome = slot.establish();
+                match welcome {
+                    Welcome::Stay => {}
+                    Welcome::BeBrief => brief.notify_one(),
+                    Welcome::Leave => return Err(io::Error::other("too many connections")),
                 }
-                let Ok(mut response) = router.call(request).await;
-                if is_http1 && (matches!(welcome, Welcome::BeBrief) || *phase.borrow() != Phase::Up) {
+                if is_http1 && (matches!(welcome, Welcome::BeBrief) || *shared.phase.borrow() != Phase::Up) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response)
