@@ -97,8 +97,13 @@ impl Step {
                 )?;
             }
             Step::Node => {
-                if let Some(reason) = why_not_possible().or_else(demo::missing_program) {
-                    // `.ci/run` and everybody who asks for this step by name want it, or want to hear that it cannot be.
+                // Who asks for this step by name wants it, or wants to hear that it cannot be.
+                if let Some(reason) = why_not_possible() {
+                    ensure!(is_all, "there can be no real node here: {reason}");
+                    return Ok(Outcome::LeftOut(reason));
+                }
+                // A program can be installed; `.ci/run` has done so and insists.
+                if let Some(reason) = demo::missing_program() {
                     ensure!(
                         is_all && env::var_os("SIDECAR_REQUIRE_NODE").is_none(),
                         "there can be no real node here: {reason}"
