@@ -101,7 +101,7 @@ impl<'a> Bench<'a> {
             Program::Injector { name: name.to_owned(), path: path.into() }
         });
         let folder = tempfile::tempdir()?;
-        let pair = Pair::write(folder.path())?;
+        let pair = Pair::write(&folder.path().join("certificate"))?;
         Ok(Bench {
             arguments,
             time: Duration::try_from_secs_f64(arguments.seconds)?,

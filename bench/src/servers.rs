@@ -21,7 +21,9 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// In a folder of its own: the injector watches it and would hear of every line in a log beside them.
     pub(crate) fn write(folder: &Path) -> Result<Self> {
+        fs::create_dir(folder)?;
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed([HOST.to_owned()])?;
         let pair = Pair {
