@@ -79,12 +79,16 @@ async fn show(tier: Tier, options: Options, arguments: Arguments) -> Result<()> 
     let terminal = Terminal { cluster: &cluster, helm: arguments.helm.version() };
     let shown = article(&terminal, tier).await;
     if shown.is_ok() {
-        eprintln!("\nThat took {:.1} s, from nothing.", started.elapsed().as_secs_f64());
+        eprintln!(
+            "\nThe pod has the containers `httpbin curl`. {:.1} s from no cluster to here.",
+            started.elapsed().as_secs_f64()
+        );
     }
     if arguments.keep {
         let folder = cluster.programs_folder(arguments.helm.version()).await?;
         eprintln!(
-            "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  export PATH={}:$PATH\n  kubectl get pods --all-namespaces\n\nLogs and data: {}",
+            "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  export PATH={}:$PATH\n  kubectl run mine --image=docker.io/yauritux/busybox-curl:latest --image-pull-policy=IfNotPresent --labels=sidecar.me/inject=true -- sleep 1000\n  kubectl get pods\n  kubectl logs --selector app.kubernetes.io/name=kubernetes-sidecar-injector --prefix --tail=-1\n\n\
+             No image can be pulled; there are the ones of the demo. Service addresses do not work from inside pods, so `helm test` does not\neither.\n\nLogs and data: {}",
             cluster.kubeconfig().display(),
             folder.display(),
             cluster.folder().display()

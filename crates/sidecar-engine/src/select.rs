@@ -27,8 +27,8 @@ pub(crate) fn select<'e>(definitions: &'e [Compiled], pod: &PodView<'_>) -> Sele
             // Nobody misses what the pod itself does not want.
             Some(reason) => {
                 let mut decision = Decision::new(&definition.name, reason, matches && !says_no);
-                if reason == Reason::NotSelected && pod.has_unreadable_labels() {
-                    decision.detail = Some("the pod's labels are not all strings, quote \"true\"".to_owned());
+                if reason == Reason::NotSelected {
+                    decision.detail = near_miss(definition, pod);
                 }
                 selection.decisions.push(decision);
             }
@@ -61,4 +61,19 @@ fn matches(definition: &Compiled, pod: &PodView<'_>) -> bool {
         Some(selector) => selector.matches(|key| pod.label(key)),
         None => pod.asks_by_label(),
     }
+}
+
+/// What a pod that is not selected has that comes near, or what it lacks.
+fn near_miss(definition: &Compiled, pod: &PodView<'_>) -> Option<String> {
+    if pod.has_unreadable_labels() {
+        return Some("the pod's labels are not all strings: quote them, as in \"true\"".to_owned());
+    }
+    if definition.pod_selector.is_some() {
+        return None;
+    }
+    Some(match (pod.label(INJECT_KEY), pod.inject_annotation()) {
+        (Some(value), _) => format!("the label {INJECT_KEY} is {value:?}, it must be \"true\""),
+        (None, Some(_)) => format!("{INJECT_KEY} is an annotation here, it must be a label"),
+        (None, None) => format!("the pod has no label {INJECT_KEY}: \"true\""),
+    })
 }

@@ -177,7 +177,7 @@ fn labels_that_cannot_be_read_are_pointed_out() {
     ] {
         let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "app"}]}}).to_string();
         let decision = engine.inject(&pod).unwrap().decisions.remove(0);
-        let says_so = decision.to_string().contains("quote \"true\"");
+        let says_so = decision.to_string().contains("not all strings: quote them");
         assert_eq!((decision.reason, says_so), (reason, pointed_out), "{metadata}");
     }
 }

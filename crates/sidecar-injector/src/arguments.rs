@@ -47,7 +47,8 @@ Examples:
 
   # plain HTTP on loopback, to try things out
   sidecar-injector serve
-  curl -H 'Content-Type: application/json' -d @examples/review.json http://127.0.0.1:8010/mutation/pod")]
+  curl -H 'Content-Type: application/json' -d @examples/review.json \\
+    http://127.0.0.1:8010/mutation/pod")]
 pub(crate) struct ServeArguments {
     /// Serve HTTPS: only for the value `true`; otherwise plain HTTP
     #[arg(long, env = "HTTPS_ENABLED", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]

@@ -88,8 +88,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let definitions = engine.definitions().collect::<Vec<_>>().join(",");
     let tls = match config.certificates {
         Some(files) => {
-            let place = files.certificate.display().to_string();
-            let certificates = Certificates::watch(files).map_err(|error| Failure::input(place, error))?;
+            let certificates =
+                Certificates::watch(files).map_err(|error| Failure::input("certificate", error))?;
             Some(TlsAcceptor::from(Arc::new(certificates.tls_config().map_err(Failure::internal)?)))
         }
         None => None,

@@ -261,5 +261,24 @@ fn labels_in_the_wrong_place_or_form_are_pointed_out() {
     assert!(found.stderr.contains("hint: the label belongs into the pod template"), "{}", found.stderr);
     let unquoted = DEPLOYMENT.replace("\"true\"", "true");
     let found = run(&["inject", "-f", "-"], &unquoted);
-    assert!(found.stderr.contains("quote \"true\""), "{}", found.stderr);
+    assert!(found.stderr.contains("quote them"), "{}", found.stderr);
+}
+
+/// Regression: a word that is no level was taken for a module's name, and nothing was logged at all.
+#[test]
+fn a_level_that_is_none_is_refused() {
+    let found = run(&["serve", "--log-level", "warning"], "");
+    assert_eq!(found.code, 2);
+    assert!(found.stderr.contains("the levels are"), "{}", found.stderr);
+}
+
+#[test]
+fn labels_that_come_near_are_named() {
+    for (labels, hint) in [
+        ("{sidecar.me/inject: enabled}", "is \"enabled\", it must be \"true\""),
+        ("{app: web}", "has no label sidecar.me/inject"),
+    ] {
+        let found = run(&["inject", "-f", "-"], &DEPLOYMENT.replace("{sidecar.me/inject: \"true\"}", labels));
+        assert!(found.stderr.contains(hint), "{}", found.stderr);
+    }
 }

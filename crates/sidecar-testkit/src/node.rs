@@ -28,6 +28,8 @@ pub(crate) mod teardown;
 
 /// The image of the container that holds a pod's namespaces.
 pub(crate) const PAUSE_IMAGE: &str = "localhost/pause:1";
+/// The one path that a kubelet does not let itself be told: where device plugins register.
+pub(crate) const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
 const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Why there can be no real node on this machine, in one sentence; nothing where there can be one.
@@ -41,10 +43,25 @@ pub fn why_not_possible() -> Option<String> {
     if let Some(reason) = cgroups::why_not_usable() {
         return Some(reason);
     }
+    if let Some(command) = foreign_kubelet() {
+        return Some(format!(
+            "a kubelet runs here already ({command}), and ours would take its place at {DEVICE_PLUGINS}"
+        ));
+    }
     if !ip(&["-V"]).is_ok_and(|output| output.status.success()) {
         return Some("the program `ip` (package iproute2) is not on PATH".to_owned());
     }
     cache_folder().ok().and_then(|cache| go_build::why_no_runc(&cache))
+}
+
+/// The program of a kubelet that is none of ours: ours have their cluster's folder on the command line.
+fn foreign_kubelet() -> Option<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let commands = processes.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());
+    commands
+        .filter(|command| !command.contains(crate::state::FOLDER_PREFIX))
+        .filter_map(|command| command.split('\0').next().map(str::to_owned))
+        .find(|program| program.ends_with("/kubelet"))
 }
 
 /// A bridge with a range of addresses of its own.

@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal, getuid, kill_process_group};
 
 use crate::node::teardown;
 
+/// How the folders of all clusters of this kit begin; the rest is the user.
+pub(crate) const FOLDER_PREFIX: &str = "sidecar-testbed-";
+
 /// Unix socket paths end at 108 bytes; ours are at most this much longer than the folder of all clusters.
 const LONGEST_SOCKET: usize = 60;
 
@@ -83,7 +86,7 @@ pub(crate) fn forget_process(folder: &Path, pid: u32) {
 
 fn base_folder() -> Result<PathBuf> {
     let user = getuid().as_raw();
-    let name = format!("sidecar-testbed-{user}");
+    let name = format!("{FOLDER_PREFIX}{user}");
     let chosen = env::temp_dir().join(&name);
     let base =
         if chosen.as_os_str().len() + LONGEST_SOCKET > 108 { Path::new("/tmp").join(&name) } else { chosen };

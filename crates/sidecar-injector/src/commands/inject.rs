@@ -44,16 +44,16 @@ fn inject<'e>(
             Ok(injection) => {
                 report.add(&place.object, &injection.decisions, injection.denied);
                 if place.is_labelled_outside {
-                    eprintln!(
+                    report.say(format!(
                         "{}: hint: the label belongs into the pod template (spec.template.metadata.labels)",
                         place.object
-                    );
+                    ));
                 }
                 if !injection.denied && !injection.patch.is_empty() {
                     patches.push((place.pointer, injection.patch));
                 }
             }
-            Err(error) => eprintln!("{}: unchanged: {error}", place.object),
+            Err(error) => report.say(format!("{}: unchanged: {error}", place.object)),
         }
     }
     Ok(patches)
@@ -98,11 +98,12 @@ fn write(
     Ok(())
 }
 
-/// What is said on standard error.
+/// What is said on standard error, once everything was understood and written.
 #[derive(Default)]
 struct Report {
     workloads: usize,
     denied: usize,
+    lines: Vec<String>,
 }
 
 impl Report {
@@ -111,20 +112,26 @@ impl Report {
         self.denied += usize::from(denied);
         for decision in decisions {
             match decision.reason {
-                Reason::Injected if denied => {}
-                Reason::Injected => eprintln!("{object}: injected {}", decision.definition),
-                _ => eprintln!("{object}: unchanged: {decision}"),
+                Reason::Injected => self.say(format!("{object}: injected {}", decision.definition)),
+                _ => self.say(format!("{object}: unchanged: {decision}")),
             }
         }
         if denied {
-            eprintln!("{object}: the webhook would deny its pods");
+            self.say(format!("{object}: the webhook would deny its pods"));
         }
     }
 
+    fn say(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
     fn finish(&self) {
+        for line in &self.lines {
+            eprintln!("{line}");
+        }
         if self.workloads == 0 {
             eprintln!(
-                "nothing to inject into: no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob or PodTemplate"
+                "nothing to inject into: no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, CronJob or PodTemplate"
             );
         }
     }

@@ -34,8 +34,10 @@ pub(crate) enum CertificateError {
     NoCertificate { path: PathBuf },
     #[error("{} has no private key in PEM form", path.display())]
     NoKey { path: PathBuf },
-    #[error("certificate and private key cannot be used together: {0}")]
-    Pair(rustls::Error),
+    #[error("the private key does not belong to the certificate")]
+    Mismatch,
+    #[error("the certificate cannot be used: {0}")]
+    Unusable(rustls::Error),
 }
 
 /// Where certificate and key are.
@@ -72,7 +74,10 @@ impl CertificateFiles {
         let key = PrivateKeyDer::from_pem_slice(&contents.private_key)
             .map_err(|_| CertificateError::NoKey { path: self.private_key.clone() })?;
         // Refuses a key that does not belong to the certificate.
-        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(CertificateError::Pair)
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch,
+            error => CertificateError::Unusable(error),
+        })
     }
 }
 

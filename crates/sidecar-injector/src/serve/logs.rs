@@ -8,6 +8,7 @@ use sidecar_engine::Reviewed;
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::arguments::LogFormat;
 use crate::failure::Failure;
@@ -26,8 +27,14 @@ pub(crate) struct Log {
 
 /// Sends the log to standard error, for people on a terminal and as JSON elsewhere, without waiting for it.
 pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failure> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| Failure::Usage(format!("--log-level {level:?}: {error}; try info or debug")))?;
+    let wrong =
+        |problem: &str| Failure::Usage(format!("--log-level {level:?}: {problem}; try info or debug"));
+    // A single word that is no level would be taken for the name of a module, and nothing be logged at all.
+    let is_word = level.chars().all(|c| c.is_ascii_alphanumeric());
+    if is_word && level.parse::<LevelFilter>().is_err() {
+        return Err(wrong("the levels are off, error, warn, info, debug and trace"));
+    }
+    let filter = EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))?;
     let is_terminal = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-use super::{Network, cgroups, files, folder, ip};
+use super::{DEVICE_PLUGINS, Network, cgroups, files, folder, ip};
 
 /// Where the shims' sockets are, whatever containerd is told.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
@@ -44,6 +45,9 @@ pub(crate) fn take_down(state_folder: &Path) -> Result<()> {
         if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(state_folder)) {
             let _ = fs::remove_file(entry.path());
         }
+    }
+    if UnixStream::connect(DEVICE_PLUGINS).is_err() {
+        let _ = fs::remove_file(DEVICE_PLUGINS);
     }
     for empty in [SHIM_SOCKETS, "/run/containerd", NETWORK_RESULTS, "/var/lib/cni", CONTAINER_LOGS] {
         // Fails where somebody else has something in it.
