@@ -1,5 +1,6 @@
 //! What was decided for a pod and why: one reason from a closed list.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why something was done or not done. The same codes are used in warnings, logs, the command line and the docs.
@@ -114,7 +115,7 @@ pub struct Decision<'e> {
     /// What was decided.
     pub reason: Reason,
     /// What in particular, where there is something to say.
-    pub detail: Option<String>,
+    pub detail: Option<Cow<'static, str>>,
     /// Whether the pod was meant to have this sidecar: selected, or asking for it.
     pub expected: bool,
     /// Whether the pod is denied because of this: the definition could not be applied, and fails closed.

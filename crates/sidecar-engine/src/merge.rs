@@ -32,7 +32,7 @@ pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<
                 }
                 Err(conflict) => {
                     decision.reason = Reason::ContainerNameConflict;
-                    decision.detail = Some(conflict);
+                    decision.detail = Some(conflict.into());
                 }
             }
         }
@@ -47,7 +47,7 @@ impl<'e> Merged<'e> {
         self.containers.clear();
         for decision in self.decisions.iter_mut().filter(|decision| decision.reason == Reason::Injected) {
             decision.reason = reason;
-            decision.detail = Some(detail.to_owned());
+            decision.detail = Some(detail.to_owned().into());
         }
     }
 
