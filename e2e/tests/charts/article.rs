@@ -1,0 +1,215 @@
+//! What the article promises, and what is selected by what.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::render::*;
+
+#[test]
+fn objects_and_names_are_the_article_s() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let found: BTreeMap<&str, &str> =
+        objects.iter().map(|o| (text(o, "/kind"), text(o, "/metadata/name"))).collect();
+    let kinds = [
+        "Deployment",
+        "MutatingWebhookConfiguration",
+        "Pod",
+        "PodDisruptionBudget",
+        "Secret",
+        "Service",
+        "ServiceAccount",
+    ];
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), kinds, "nothing else: no RBAC, no jobs");
+    for kind in kinds.into_iter().filter(|kind| *kind != "Pod") {
+        assert_eq!(found[kind], INJECTOR, "{kind}");
+    }
+    let secret = of_kind(&objects, "Secret");
+    assert_eq!(keys(&secret["data"]), ["ca.crt", "tls-cert-file", "tls-private-key-file"]);
+    let service = of_kind(&objects, "Service");
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": "https"}])
+    );
+    for webhook in webhooks(&objects) {
+        assert_eq!(
+            without(&webhook["clientConfig"], "caBundle"),
+            json!({"service": {"name": INJECTOR, "namespace": "default", "path": "/mutation/pod", "port": 443}})
+        );
+        let pods = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]);
+        assert_eq!(webhook["rules"], pods);
+        assert_eq!(webhook["admissionReviewVersions"], json!(["v1"]));
+        assert_eq!(webhook["sideEffects"], "None");
+    }
+}
+
+#[test]
+fn the_process_listens_where_the_service_and_the_probes_call() {
+    for (arguments, port) in [(vec![], 8443), (vec!["--set=containerPort=10250"], 10250)] {
+        let objects = render(INJECTOR, INJECTOR, &arguments);
+        let container = container(of_kind(&objects, "Deployment"));
+        assert_eq!(container["ports"], json!([{"name": "https", "containerPort": port, "protocol": "TCP"}]));
+        let env = env(container);
+        assert_eq!(env["HTTPS_PORT"], port.to_string());
+        assert_eq!(env["HTTPS_ENABLED"], "true");
+        assert_eq!(text(of_kind(&objects, "Service"), "/spec/ports/0/targetPort"), "https");
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "https", "{probe}");
+            assert_eq!(container[probe]["httpGet"]["scheme"], "HTTPS", "{probe}");
+        }
+    }
+}
+
+#[test]
+fn httpbin_asks_for_the_sidecar() {
+    let objects = render(HTTPBIN, HTTPBIN, &[]);
+    let deployment = of_kind(&objects, "Deployment");
+    let selector = json!({"app.kubernetes.io/name": HTTPBIN, "app.kubernetes.io/instance": HTTPBIN});
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], selector);
+    assert_eq!(deployment["spec"]["template"]["metadata"]["labels"]["sidecar.me/inject"], "true");
+    let container = container(deployment);
+    assert_eq!(container["name"], HTTPBIN);
+    assert_eq!(container["image"], "kennethreitz/httpbin:latest");
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(container["ports"][0]["containerPort"], 80);
+}
+
+#[test]
+fn selectors_find_the_pods_and_never_use_the_inject_label() {
+    let labels = ["--set=commonLabels.team=a", "--set=podLabels.tier=b"];
+    for (chart, arguments) in [(INJECTOR, &labels[..]), (HTTPBIN, &[])] {
+        let objects = render(chart, chart, arguments);
+        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
+        let selecting: Vec<&Value> = objects
+            .iter()
+            .filter_map(|object| {
+                object
+                    .pointer("/spec/selector/matchLabels")
+                    .or_else(|| object.pointer("/spec/selector").filter(|_| object["kind"] == "Service"))
+            })
+            .collect();
+        assert!(selecting.len() >= 2, "{chart}: {selecting:?}");
+        for selector in selecting {
+            assert_eq!(keys(selector), ["app.kubernetes.io/instance", "app.kubernetes.io/name"], "{chart}");
+            assert!(contains(pod, selector), "{chart}: {selector} does not select {pod}");
+        }
+    }
+}
+
+#[test]
+fn test_pods_are_neither_selected_nor_injected() {
+    for chart in [INJECTOR, HTTPBIN] {
+        let objects = render(chart, chart, &[]);
+        let pod = of_kind(&objects, "Pod");
+        assert_eq!(
+            pod["metadata"]["annotations"],
+            json!({"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded"})
+        );
+        let labels = &pod["metadata"]["labels"];
+        assert_eq!(labels["sidecar.me/inject"], "false", "{chart}");
+        assert!(!contains(labels, &of_kind(&objects, "Service")["spec"]["selector"]), "{chart}");
+        for object in objects.iter().filter(|object| object["kind"] != "Pod") {
+            assert!(
+                object.pointer("/metadata/annotations/helm.sh~1hook").is_none(),
+                "{chart}: a hook that is no test"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_test_pod_asks_what_the_api_server_asks() {
+    for (release, service, variable) in [
+        (INJECTOR, INJECTOR, "KUBERNETES_SIDECAR_INJECTOR"),
+        ("a", "a-kubernetes-sidecar-injector", "A_KUBERNETES_SIDECAR_INJECTOR"),
+    ] {
+        let objects = render(INJECTOR, release, &[]);
+        let pod = of_kind(&objects, "Pod");
+        assert_eq!(pod["spec"]["enableServiceLinks"], true);
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(
+            container["args"],
+            json!([
+                "check",
+                "--url",
+                format!("https://{service}.default.svc:443"),
+                "--connect-to",
+                format!("$({variable}_SERVICE_HOST):$({variable}_SERVICE_PORT)")
+            ])
+        );
+        assert_eq!(env(container)["CA_BUNDLE"], text(webhooks(&objects)[0], "/clientConfig/caBundle"));
+    }
+}
+
+#[test]
+fn a_pod_meets_exactly_one_webhook() {
+    let both = json!({"kubernetes.io/metadata.name": "any", "team": "a"});
+    let rows = [
+        (json!({"kubernetes.io/metadata.name": "default"}), Some("injector.sidecar.me")),
+        (with(&both, "sidecar.me/required", "true"), Some("required.injector.sidecar.me")),
+        (with(&both, "sidecar.me/required", "false"), Some("injector.sidecar.me")),
+        (with(&both, "sidecar.me/required", ""), Some("injector.sidecar.me")),
+        (json!({"kubernetes.io/metadata.name": "kube-system"}), None),
+        (json!({"kubernetes.io/metadata.name": "kube-system", "sidecar.me/required": "true"}), None),
+        (json!({"kubernetes.io/metadata.name": "kube-node-lease"}), None),
+    ];
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    for (namespace, wanted) in rows {
+        let met: Vec<_> = webhooks(&objects)
+            .into_iter()
+            .filter(|webhook| selects(&webhook["namespaceSelector"], &namespace))
+            .map(|webhook| text(webhook, "/name"))
+            .collect();
+        assert_eq!(met, wanted.into_iter().collect::<Vec<_>>(), "{namespace}");
+    }
+    let own = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
+    for webhook in webhooks(&objects) {
+        let selector = &webhook["objectSelector"];
+        for (value, wanted) in
+            [("true", true), ("True", true), ("false", false), ("yes", false), ("TRUE", false)]
+        {
+            assert_eq!(selects(selector, &json!({"sidecar.me/inject": value})), wanted, "{value}");
+        }
+        assert!(!selects(selector, &json!({})));
+        assert!(!selects(selector, own), "the injector would need itself to start");
+        assert!(text(webhook, "/matchConditions/0/expression").contains("kubernetes.io/config.mirror"));
+    }
+}
+
+#[test]
+fn webhook_values_reach_both_webhooks() {
+    let policies = |arguments: &[&str]| {
+        let objects = render(INJECTOR, INJECTOR, arguments);
+        webhooks(&objects)
+            .iter()
+            .map(|webhook| text(webhook, "/failurePolicy").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(policies(&[]), ["Ignore", "Fail"]);
+    assert_eq!(policies(&["--set=webhook.failurePolicy=Fail"]), ["Fail", "Fail"]);
+    assert_eq!(policies(&["--set=webhook.requiredFailurePolicy=Ignore"]), ["Ignore", "Ignore"]);
+
+    let objects = render(
+        INJECTOR,
+        INJECTOR,
+        &[
+            "--set=webhook.timeoutSeconds=3",
+            "--set=webhook.excludedNamespaces={a,b}",
+            "--set=webhook.namespaceSelector.matchLabels.team=x",
+            "--set=webhook.namespaceSelector.matchExpressions[0].key=stage",
+            "--set=webhook.namespaceSelector.matchExpressions[0].operator=Exists",
+            "--set=webhook.matchConditions[0].name=x",
+            "--set-string=webhook.matchConditions[0].expression=true",
+        ],
+    );
+    for webhook in webhooks(&objects) {
+        assert_eq!(webhook["timeoutSeconds"], 3);
+        assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
+        assert_eq!(webhook["matchPolicy"], "Equivalent");
+        assert_eq!(webhook["matchConditions"].as_array().unwrap().len(), 2);
+        let selector = &webhook["namespaceSelector"];
+        assert_eq!(selector["matchLabels"], json!({"team": "x"}));
+        assert_eq!(selector["matchExpressions"][1]["values"], json!(["a", "b"]));
+        assert_eq!(selector["matchExpressions"][2], json!({"key": "stage", "operator": "Exists"}));
+    }
+}

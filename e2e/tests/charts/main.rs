@@ -1,0 +1,10 @@
+//! What the charts render: the article's objects and names, and the combinations that must not be possible. Needs helm and openssl, no
+//! cluster; what only a cluster can show (upgrades keep the certificate, rotation) is in the tests that have one.
+
+// A test may panic; clippy.toml says so for the test functions, this for their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod article;
+mod certificates;
+mod render;
+mod values;

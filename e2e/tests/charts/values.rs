@@ -1,0 +1,205 @@
+//! Values: what they reach, and what is refused.
+
+use serde_json::{Value, json};
+use sidecar_testkit::{Program, repository_root};
+
+use crate::render::*;
+
+#[test]
+fn lint_is_clean() {
+    for program in [Program::Helm4, Program::Helm3] {
+        for chart in [INJECTOR, HTTPBIN] {
+            helm(program, &["lint", "--strict", &format!("charts/{chart}")].map(ToOwned::to_owned)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_a_sentence() {
+    let rows: [(&str, &[&str], &str); 19] = [
+        (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
+        (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
+        (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
+        (INJECTOR, &["webhook.failurePolicy=Maybe"], "value must be one of 'Ignore', 'Fail'"),
+        (INJECTOR, &["webhook.timeoutSeconds=31"], "at '/webhook/timeoutSeconds'"),
+        (INJECTOR, &["certificates.mode=selfmade"], "value must be one of 'helm', 'provided'"),
+        (INJECTOR, &["image.digest=sha256:1"], "at '/image/digest'"),
+        (HTTPBIN, &["podLables.a=b"], "additional properties 'podLables' not allowed"),
+        (INJECTOR, &["certificates.mode=provided"], "set certificates.provided.secretName"),
+        (
+            INJECTOR,
+            &["certificates.mode=provided", "certificates.provided.secretName=a"],
+            "set certificates.provided.caBundle",
+        ),
+        (
+            INJECTOR,
+            &[
+                "certificates.mode=provided",
+                "certificates.provided.secretName=a",
+                "certificates.provided.caBundle=x",
+            ],
+            "neither a PEM certificate nor base64 of one",
+        ),
+        (
+            INJECTOR,
+            &["certificates.mode=provided", "certificates.provided.secretName=kubernetes-sidecar-injector"],
+            "changing the mode deletes it",
+        ),
+        (INJECTOR, &["certificates.provided.secretName=a"], "set certificates.mode to \"provided\""),
+        (INJECTOR, &["certificates.helm.ca.certificate=x"], "set both or neither"),
+        (INJECTOR, &["podLabels.sidecar\\.me/inject=yes"], "podLabels must not have sidecar.me/inject"),
+        (INJECTOR, &["commonLabels.sidecar\\.me/inject=yes"], "commonLabels must not have sidecar.me/inject"),
+        (
+            INJECTOR,
+            &["shutdownDelaySeconds=40"],
+            "terminationGracePeriodSeconds (40) must exceed shutdownDelaySeconds (40) by 10",
+        ),
+        (INJECTOR, &["extraEnv[0].name=HTTPS_PORT"], "extraEnv must not have HTTPS_PORT"),
+        (INJECTOR, &["podDisruptionBudget.minAvailable=2"], "must be smaller than replicas (2)"),
+    ];
+    for (chart, values, message) in rows {
+        let arguments: Vec<String> = values.iter().map(|value| format!("--set={value}")).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let error = helm(Program::Helm4, &template(chart, chart, &arguments)).expect_err(message);
+        assert!(error.contains(message), "{values:?} gave\n{error}");
+        assert!(!error.contains("error calling include"), "{values:?}: not the sentence alone:\n{error}");
+    }
+}
+
+#[test]
+fn the_schema_lets_parent_charts_in() {
+    for chart in [INJECTOR, HTTPBIN] {
+        render(chart, chart, &["--set=enabled=true", "--set=global.anything.of=theirs"]);
+    }
+}
+
+/// A value without a schema is a typo that nobody is told about; a schema without a value is a setting that nobody finds.
+#[test]
+fn values_and_their_schema_have_the_same_keys() {
+    for chart in ["kubernetes-sidecar-injector", "httpbin"] {
+        let folder = repository_root().join("charts").join(chart);
+        let values: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(folder.join("values.yaml")).unwrap()).unwrap();
+        let schema: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("values.schema.json")).unwrap())
+                .unwrap();
+        compare_keys(chart, &values, &schema);
+    }
+}
+
+fn compare_keys(place: &str, values: &Value, schema: &Value) {
+    let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else {
+        return;
+    };
+    // `{}` is for the user to fill.
+    if values.is_empty() {
+        return;
+    }
+    for (key, value) in values {
+        let property = properties.get(key).unwrap_or_else(|| panic!("{place}.{key} is not in the schema"));
+        compare_keys(&format!("{place}.{key}"), value, property);
+    }
+    // What every chart's root has for its parents.
+    let is_known = |key: &String| values.contains_key(key) || ["global", "enabled"].contains(&key.as_str());
+    let unknown: Vec<_> = properties.keys().filter(|key| !is_known(key)).collect();
+    assert!(unknown.is_empty(), "{place}: only in the schema: {unknown:?}");
+}
+
+#[test]
+fn images_can_come_from_a_mirror_and_be_pinned() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let pinned = format!("--set=image.digest={digest}");
+    let rows = [
+        (vec![], "kubernetes-sidecar-injector:0.1.0".to_owned()),
+        (vec!["--set=image.tag=dev"], "kubernetes-sidecar-injector:dev".to_owned()),
+        (
+            vec!["--set=global.imageRegistry=r.example.com/m/"],
+            "r.example.com/m/kubernetes-sidecar-injector:0.1.0".to_owned(),
+        ),
+        (vec![pinned.as_str()], format!("kubernetes-sidecar-injector@{digest}")),
+    ];
+    for (arguments, image) in rows {
+        let objects = render(INJECTOR, INJECTOR, &arguments);
+        assert_eq!(text(container(of_kind(&objects, "Deployment")), "/image"), image);
+        assert_eq!(
+            text(of_kind(&objects, "Pod"), "/spec/containers/0/image"),
+            image,
+            "the test pod runs the same"
+        );
+    }
+}
+
+#[test]
+fn one_replica_has_no_disruption_budget() {
+    let objects = render(INJECTOR, INJECTOR, &["--set=replicas=1"]);
+    assert!(
+        objects.iter().all(|object| object["kind"] != "PodDisruptionBudget"),
+        "it would block every drain"
+    );
+    let objects = render(INJECTOR, INJECTOR, &["--set=replicas=3"]);
+    assert_eq!(of_kind(&objects, "PodDisruptionBudget")["spec"]["minAvailable"], 1);
+}
+
+#[test]
+fn a_rollout_never_takes_a_pod_away_first() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let spec = &of_kind(&objects, "Deployment")["spec"];
+    assert_eq!(spec["replicas"], 2);
+    assert_eq!(spec["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
+    let pod = &spec["template"]["spec"];
+    let env = env(container(of_kind(&objects, "Deployment")));
+    assert_eq!((env["SHUTDOWN_DELAY"], env["DRAIN_TIMEOUT"]), ("10s", "25s"));
+    assert_eq!(pod["terminationGracePeriodSeconds"], 40);
+    assert_eq!(pod["topologySpreadConstraints"].as_array().unwrap().len(), 2);
+    assert!(
+        container(of_kind(&objects, "Deployment")).get("lifecycle").is_none(),
+        "the image has nothing to run in a hook"
+    );
+}
+
+#[test]
+fn pods_meet_pod_security_restricted() {
+    let injector = render(INJECTOR, INJECTOR, &[]);
+    let httpbin = render(HTTPBIN, HTTPBIN, &[]);
+    for pod in [
+        &of_kind(&injector, "Deployment")["spec"]["template"]["spec"],
+        &of_kind(&injector, "Pod")["spec"],
+        &of_kind(&httpbin, "Pod")["spec"],
+    ] {
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod.get(field).is_none());
+        }
+        for container in pod["containers"].as_array().unwrap() {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+            assert_eq!(security["readOnlyRootFilesystem"], true);
+            assert_ne!(security["privileged"], true);
+        }
+    }
+    assert!(container(of_kind(&injector, "Deployment"))["resources"]["limits"].get("cpu").is_none());
+}
+
+#[test]
+fn names_fit_whatever_the_release_is_called() {
+    let longest = "r".repeat(53);
+    for release in ["a", INJECTOR, &longest, "my-kubernetes-sidecar-injector"] {
+        let objects = render(INJECTOR, release, &[]);
+        let service = text(of_kind(&objects, "Service"), "/metadata/name");
+        assert!(service.len() <= 63 && !service.ends_with('-'), "{service}");
+        for webhook in webhooks(&objects) {
+            assert_eq!(text(webhook, "/clientConfig/service/name"), service);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        write_certificates(folder.path(), &objects);
+        verify(folder.path(), &format!("{service}.default.svc"));
+        for object in &objects {
+            for label in object["metadata"]["labels"].as_object().unwrap().values() {
+                assert!(label.as_str().unwrap().len() <= 63, "{label}");
+            }
+        }
+    }
+}
