@@ -1,19 +1,21 @@
 //! A sidecar definition as its author writes it: one small Kubernetes object that holds ordinary pod YAML.
 //!
-//! The shape is complete. What this version cannot apply yet is refused when a definition is compiled, by name;
-//! nothing that was written is silently ignored.
+//! These types are the format. The custom resource definitions are generated from them (`cargo xtask generate`), and
+//! so is the schema that files are checked against, so a field is described once, here.
 
 mod compile;
 mod labels;
+#[expect(dead_code, reason = "taken up in the next commits")]
+mod problem;
 
 pub use compile::Compiled;
 pub(crate) use compile::ContainerFragment;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
+pub use problem::{FieldPath, Place, Problem, ProblemCode};
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer};
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use crate::json::Json;
 
 /// The one API version of the definition kinds.
 pub const API_VERSION: &str = "sidecar.me/v1alpha1";
@@ -23,7 +25,7 @@ pub const BUILTIN_CURL: &str = include_str!("../builtin/curl.yaml");
 
 /// A definition, as written.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Definition {
     /// Must be [`API_VERSION`].
     pub api_version: String,
@@ -37,6 +39,7 @@ pub struct Definition {
 
 /// The two kinds of definitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
     /// For the pods of every namespace.
     ClusterSidecarDefinition,
@@ -44,92 +47,221 @@ pub enum Kind {
     SidecarDefinition,
 }
 
-/// The part of a Kubernetes object's metadata that a definition may have.
+/// The part of a Kubernetes object's metadata that is read here.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// A DNS label, unique among the definitions of one engine.
+    /// A DNS label, unique among the definitions of its kind and namespace.
     pub name: String,
     /// Only for a [`Kind::SidecarDefinition`].
     pub namespace: Option<String>,
-    /// Free; nothing here reads them.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Free; nothing here reads them.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// What to inject into which pods.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct DefinitionSpec {
-    /// Which pods; absent: those labelled `sidecar.me/inject` `"true"` or `"True"`.
+    /// Which pods get this. Absent: the pods labelled `sidecar.me/inject: "true"`.
     #[serde(default)]
     pub selector: Selector,
-    /// What the owner of a pod may change.
+    /// What the owner of a pod may change, with the annotation `DEFINITION.sidecar.me/PARAMETER`, and within which limits.
     #[serde(default)]
-    pub parameters: Vec<Map<String, Value>>,
-    /// A partial pod template in plain pod YAML.
+    pub parameters: Vec<Parameter>,
+    /// A partial pod template: ordinary pod YAML. Strings may hold expressions `${...}`.
     #[serde(default)]
     pub inject: PodTemplate,
     /// What the pod's own containers get.
     #[serde(default)]
-    pub patch_containers: Vec<Map<String, Value>>,
-    /// Where the injected containers stand in their lists; absent: last.
+    pub patch_containers: Vec<ContainerPatch>,
+    /// Where the injected containers stand among the pod's own.
     #[serde(default)]
     pub placement: Placement,
-    /// Several definitions on one pod are applied by order, then by name.
+    /// Several definitions on one pod are applied from the lowest order to the highest, those of one order by name.
     #[serde(default)]
     pub order: i32,
-    /// When the pod has something different under the same key.
+    /// What happens when the pod has something different under the same key.
     #[serde(default)]
     pub on_conflict: OnConflict,
-    /// Whether pods cannot opt out.
+    /// Whether pods and namespaces cannot opt out with `sidecar.me/inject: "false"`.
     #[serde(default)]
     pub required: bool,
-    /// When the definition selects a pod and cannot be applied to it.
+    /// What happens to a pod that this selects and cannot be applied to.
     #[serde(default)]
     pub failure_policy: FailurePolicy,
 }
 
 /// Which pods a definition selects; every part that is given must match.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// By the labels of the pod's namespace.
+    /// By the labels of the pod's namespace. Absent: every namespace. A SidecarDefinition has none: it is for its own namespace.
     pub namespace_selector: Option<LabelSelector>,
-    /// By the labels of the pod; empty: all pods.
+    /// By the labels of the pod. Absent: the pods labelled `sidecar.me/inject: "true"`. Empty: all pods.
     pub pod_selector: Option<LabelSelector>,
-    /// By CEL expressions over the pod.
+    /// By CEL expressions that must all be true, over `pod`, `namespace` and `params`.
     #[serde(default)]
-    pub match_conditions: Vec<Map<String, Value>>,
+    pub match_conditions: Vec<MatchCondition>,
+    /// Whether a pod can ask for this by name, with the annotation `sidecar.me/inject: NAME,NAME`. A pod that asks needs
+    /// to be in a namespace that namespaceSelector matches, and nothing else.
+    #[serde(default)]
+    pub by_name: ByName,
+    /// Whether pods that share their node's network can be selected.
+    #[serde(default)]
+    pub include_host_network: bool,
+    /// Whether pods for Windows nodes can be selected.
+    #[serde(default)]
+    pub include_windows: bool,
+}
+
+/// A condition in CEL.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MatchCondition {
+    /// What the condition is called in answers.
+    pub name: String,
+    /// A CEL expression that gives true or false.
+    pub expression: String,
+}
+
+/// Whether pods can ask for a definition by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ByName {
+    /// They can, and the selector selects others.
+    #[default]
+    Allowed,
+    /// They must: the selector selects nobody.
+    Only,
+    /// They cannot.
+    Refused,
+}
+
+/// What the owner of a pod may change.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Parameter {
+    /// The name in expressions, as `params.NAME`, and in the annotation. Letters, digits and `_`, a letter first.
+    pub name: String,
+    /// What its values are.
+    #[serde(default, rename = "type")]
+    pub kind: ParameterType,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The value when neither the pod nor its namespace gives one. Absent: null.
+    pub default: Option<Untyped>,
+    /// The values that can be chosen from.
+    pub allowed: Option<Vec<Untyped>>,
+    /// A regular expression (RE2) that the whole text must match; for strings.
+    pub pattern: Option<String>,
+    /// The least value; for integers, numbers and quantities.
+    pub minimum: Option<Untyped>,
+    /// The greatest value; for integers, numbers and quantities.
+    pub maximum: Option<Untyped>,
+}
+
+/// The types of parameters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum ParameterType {
+    /// Any text.
+    #[default]
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A Kubernetes quantity, such as `100m` or `64Mi`.
+    Quantity,
 }
 
 /// A partial pod template.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PodTemplate {
     /// Labels and annotations for the pod.
-    #[serde(default)]
-    pub metadata: Map<String, Value>,
-    /// Fields of a pod's spec.
-    #[serde(default)]
-    pub spec: Map<String, Value>,
+    pub metadata: Option<Untyped>,
+    /// Fields of a pod's spec, as in any pod.
+    pub spec: Option<Untyped>,
+}
+
+/// What some of the pod's own containers get.
+#[derive(Debug, Clone)]
+pub struct ContainerPatch {
+    /// The containers' names; `*` stands for any characters. Absent: all.
+    pub names: Vec<String>,
+    /// The kinds of containers. Absent: ordinary containers.
+    pub kinds: Vec<ContainerKind>,
+    /// What happens when a container has something different under the same key. Absent: as the definition says.
+    pub on_conflict: Option<OnConflict>,
+    /// Fields of a container, as in any pod: `env`, `volumeMounts`, `securityContext` and so on.
+    pub fields: Untyped,
+}
+
+/// The kinds of containers that a pod can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ContainerKind {
+    /// In `spec.containers`.
+    Container,
+    /// In `spec.initContainers`, and run to its end before the next one starts.
+    InitContainer,
+    /// In `spec.initContainers` with `restartPolicy: Always`.
+    NativeSidecar,
 }
 
 /// Where injected containers stand.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// In `spec.containers`.
-    pub containers: Option<Value>,
-    /// In `spec.initContainers`.
-    pub init_containers: Option<Value>,
+    /// In `spec.containers`. Absent: Last.
+    #[serde(default)]
+    pub containers: Position,
+    /// In `spec.initContainers`. Absent: Last.
+    #[serde(default)]
+    pub init_containers: Position,
+}
+
+/// A place in a list of containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Position {
+    /// At an end of the list.
+    End(End),
+    /// Right before the container of this name.
+    Before {
+        /// The container's name.
+        before: String,
+    },
+    /// Right after the container of this name.
+    After {
+        /// The container's name.
+        after: String,
+    },
+    /// As if nothing were said: last.
+    #[default]
+    Unset,
+}
+
+/// The ends of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum End {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
 }
 
 /// What happens when the pod has something different under the same key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OnConflict {
     /// The definition is not applied to this pod.
     #[default]
@@ -142,10 +274,59 @@ pub enum OnConflict {
 
 /// What happens to a pod that a definition selects and cannot be applied to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FailurePolicy {
     /// The pod is allowed, with a warning.
     #[default]
     Ignore,
     /// The pod is denied.
     Fail,
+}
+
+/// YAML whose shape somebody else knows: a part of a pod, or a value whose type a neighbouring field says.
+#[derive(Debug, Clone, Default)]
+pub struct Untyped(pub(crate) Json<'static>);
+
+impl<'de> Deserialize<'de> for Untyped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Json::deserialize(deserializer).map(|json| Untyped(json.into_owned()))
+    }
+}
+
+/// The fields of a patch that are not a container's.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+struct ContainerPatchHead {
+    /// The containers' names; `*` stands for any characters. Absent: all.
+    #[serde(default = "every_name")]
+    names: Vec<String>,
+    /// The kinds of containers. Absent: ordinary containers.
+    #[serde(default = "ordinary_containers")]
+    kinds: Vec<ContainerKind>,
+    /// What happens when a container has something different under the same key. Absent: as the definition says.
+    on_conflict: Option<OnConflict>,
+}
+
+fn every_name() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn ordinary_containers() -> Vec<ContainerKind> {
+    vec![ContainerKind::Container]
+}
+
+/// The fields of [`ContainerPatchHead`].
+const PATCH_HEAD: [&str; 3] = ["names", "kinds", "onConflict"];
+
+impl<'de> Deserialize<'de> for ContainerPatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let json = Json::deserialize(deserializer)?.into_owned();
+        let ContainerPatchHead { names, kinds, on_conflict } =
+            serde_json::from_str(&json.to_string()).map_err(D::Error::custom)?;
+        let Json::Object(mut fields) = json else { return Err(D::Error::custom("a patch is a map")) };
+        fields.retain(|(key, _)| !PATCH_HEAD.contains(&&**key));
+        Ok(ContainerPatch { names, kinds, on_conflict, fields: Untyped(Json::Object(fields)) })
+    }
 }

@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{
-    API_VERSION, Definition, DefinitionSpec, FailurePolicy, Kind, LabelSelector, OnConflict, Placement,
+    API_VERSION, ByName, Definition, DefinitionSpec, FailurePolicy, Kind, LabelSelector, OnConflict,
+    Placement,
 };
 use crate::error::DefinitionError;
 use crate::yaml;
@@ -73,7 +74,7 @@ impl Compiled {
         let DefinitionSpec {
             selector,
             parameters,
-            mut inject,
+            inject,
             patch_containers,
             placement,
             order,
@@ -86,7 +87,8 @@ impl Compiled {
             ("spec.selector.matchConditions", !selector.match_conditions.is_empty()),
             ("spec.parameters", !parameters.is_empty()),
             ("spec.patchContainers", !patch_containers.is_empty()),
-            ("spec.inject.metadata", !inject.metadata.is_empty()),
+            ("spec.inject.metadata", inject.metadata.is_some()),
+            ("spec.selector.byName", selector.by_name != ByName::Allowed),
             ("spec.placement", placement != Placement::default()),
             ("spec.onConflict", on_conflict != OnConflict::Fail),
         ] {
@@ -101,8 +103,10 @@ impl Compiled {
                 format!("{:?} must have values or not, as its operator says", requirement.key),
             ));
         }
-        let containers = inject.spec.remove("containers").unwrap_or_default();
-        if let Some(field) = inject.spec.keys().next() {
+        let spec = inject.spec.map(|spec| spec.0.to_string()).unwrap_or_default();
+        let mut spec: Map<String, Value> = serde_json::from_str(&spec).unwrap_or_default();
+        let containers = spec.remove("containers").unwrap_or_default();
+        if let Some(field) = spec.keys().next() {
             return Err(DefinitionError::unsupported(format!("spec.inject.spec.{field}"), "this field"));
         }
         Ok(Compiled {

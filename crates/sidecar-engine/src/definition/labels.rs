@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 /// `matchLabels` and `matchExpressions`, all of which must hold; empty: everything matches.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels with exactly these values.
     #[serde(default)]
@@ -18,7 +19,7 @@ pub struct LabelSelector {
 
 /// One condition on one label.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -31,6 +32,7 @@ pub struct Requirement {
 
 /// How a label is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RequirementOperator {
     /// The label is there with one of the values.
     In,
