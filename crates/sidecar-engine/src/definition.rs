@@ -5,11 +5,9 @@
 
 mod compile;
 mod labels;
-#[expect(dead_code, reason = "taken up in the next commits")]
 mod problem;
 
 pub use compile::Compiled;
-pub(crate) use compile::ContainerFragment;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
 

@@ -1,23 +1,32 @@
 //! The set of compiled definitions and its two verbs: answer a review, inject into a pod.
 
 use crate::decision::{Decision, Reason};
-use crate::definition::{BUILTIN_CURL, Compiled};
-use crate::error::{DefinitionError, PodError, ReviewError};
+use crate::definition::{BUILTIN_CURL, Compiled, Problem};
+use crate::error::{PodError, ReviewError};
+use crate::merge::{self, Merged};
+use crate::namespace::{Namespace, Namespaces};
 use crate::patch::{NotApplicable, Patch};
-use crate::pod::PodView;
-use crate::{merge, review, select};
+use crate::pod::Pod;
+use crate::select::{self, Candidates, Detail, Index};
+use crate::{render, review};
+
+/// Where the cluster itself runs: nothing of it may depend on an injector.
+pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 
 /// A set of definitions; immutable, to be swapped whole.
 #[derive(Debug)]
 pub struct Engine {
     /// By order, then by name: the order in which they are applied.
     definitions: Vec<Compiled>,
+    index: Index,
+    /// Namespaces whose pods are never changed.
+    excluded_namespaces: Vec<String>,
 }
 
 /// What is to be done with one pod.
 #[derive(Debug)]
 pub struct Injection<'e> {
-    /// One decision for each definition.
+    /// One decision for each definition, and for each name that the pod asks for in vain.
     pub decisions: Vec<Decision<'e>>,
     /// What to change, known to apply; empty when nothing is to be done.
     pub patch: Patch<'e>,
@@ -42,7 +51,7 @@ pub struct Reviewed<'a> {
     pub dry_run: bool,
     /// Why the review was allowed without looking at definitions.
     pub skipped: Option<Reason>,
-    /// One decision for each definition, unless the review was skipped.
+    /// One decision for each definition that selects the pod or that it asks for.
     pub decisions: Vec<Decision<'a>>,
     /// How many operations the patch has.
     pub operations: usize,
@@ -53,38 +62,50 @@ pub struct Reviewed<'a> {
 impl Engine {
     /// An engine of these definitions.
     pub fn new(mut definitions: Vec<Compiled>) -> Self {
-        definitions.sort_by(|a, b| (a.order, &a.name).cmp(&(b.order, &b.name)));
-        Engine { definitions }
+        definitions.sort_by(|a, b| {
+            // A namespace's own come after those of the cluster, which have been there first.
+            (a.order, &a.name, &a.namespace).cmp(&(b.order, &b.name, &b.namespace))
+        });
+        let index = Index::new(&definitions);
+        let excluded_namespaces = EXCLUDED_NAMESPACES.map(str::to_owned).to_vec();
+        Engine { definitions, index, excluded_namespaces }
+    }
+
+    /// The same definitions for all namespaces but these, instead of all but [`EXCLUDED_NAMESPACES`].
+    #[must_use]
+    pub fn with_excluded_namespaces(self, excluded_namespaces: Vec<String>) -> Self {
+        Engine { excluded_namespaces, ..self }
     }
 
     /// The engine of the article: its `curl` and nothing else.
-    ///
-    /// # Errors
-    /// Never, as long as the embedded definition is a good one, which a test sees to.
-    pub fn builtin() -> Result<Self, DefinitionError> {
-        Ok(Engine::new(vec![Compiled::from_yaml(BUILTIN_CURL)?]))
+    pub fn builtin() -> Self {
+        // A test sees to it that the embedded definition is a good one.
+        Engine::new(builtin().into_iter().collect())
     }
 
     /// The names of the definitions, in the order in which they are applied.
-    pub fn definitions(&self) -> impl Iterator<Item = &str> {
-        self.definitions.iter().map(Compiled::name)
+    pub fn definitions(&self) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
+        self.definitions.iter().map(Compiled::shown_name)
     }
 
     /// Answers an AdmissionReview.
     ///
     /// # Errors
     /// The body is not a review that could be answered; the caller says so with status 400.
-    pub fn review<'e>(&'e self, body: &[u8]) -> Result<Reviewed<'e>, ReviewError> {
+    pub fn review(&self, body: &[u8], namespaces: &impl Namespaces) -> Result<Reviewed<'_>, ReviewError> {
         let request = review::parse(body)?;
         let mut skipped = None;
-        let (mut name, mut owner) = (request.name.0.to_string(), None);
+        let (mut name, mut owner) = (request.name.to_string(), None);
         let injection = match &request.pod {
             Ok(pod) => {
                 if let (true, Some(pod_name)) = (name.is_empty(), pod.name()) {
-                    pod_name.clone_into(&mut name);
+                    name = pod_name.into_owned();
                 }
-                owner = pod.owner().map(|(kind, name)| (kind.to_owned(), name.to_owned()));
-                self.inject_view(pod)
+                owner = pod.owner();
+                match namespaces.get(&request.namespace) {
+                    Some(namespace) => self.inject_pod(pod, &namespace, Detail::Relevant),
+                    None => self.inject_pod(pod, &Namespace::unknown(&request.namespace), Detail::Relevant),
+                }
             }
             Err(reason) => {
                 skipped = Some(*reason);
@@ -99,8 +120,8 @@ impl Engine {
             })?;
         Ok(Reviewed {
             response,
-            uid: request.uid.0.into_owned(),
-            namespace: request.namespace.0.into_owned(),
+            uid: request.uid.into_owned(),
+            namespace: request.namespace.into_owned(),
             name,
             owner,
             dry_run: request.dry_run,
@@ -115,26 +136,45 @@ impl Engine {
     ///
     /// # Errors
     /// The text is not a JSON object.
-    pub fn inject(&self, pod: &str) -> Result<Injection<'_>, PodError> {
-        Ok(self.inject_view(&PodView::parse(pod)?))
+    pub fn inject(&self, pod: &str, namespace: &Namespace) -> Result<Injection<'_>, PodError> {
+        Ok(self.inject_pod(&Pod::parse(pod)?, namespace, Detail::All))
     }
 
-    fn inject_view(&self, pod: &PodView<'_>) -> Injection<'_> {
-        let selection = select::select(&self.definitions, pod);
-        let mut merged = merge::merge(&selection.selected, pod);
-        let mut patch = Patch::new(&merged, pod).unwrap_or_else(|NotApplicable { path }| {
+    fn inject_pod(&self, pod: &Pod<'_>, namespace: &Namespace, detail: Detail) -> Injection<'_> {
+        let candidates = Candidates {
+            definitions: &self.definitions,
+            index: &self.index,
+            excluded_namespaces: &self.excluded_namespaces,
+        };
+        let selection = select::select(&candidates, pod, namespace, detail);
+        let mut decisions = selection.decisions;
+        let mut merged = Merged::default();
+        if !selection.selected.is_empty() {
+            let fragments = render::render(&selection.selected, pod, namespace);
+            merged = merge::merge(&selection.selected, &fragments, pod);
+        }
+        let operations = std::mem::take(&mut merged.operations);
+        let mut patch = Patch::checked(operations, pod).unwrap_or_else(|NotApplicable { path }| {
             merged.withdraw(
                 Reason::PatchNotApplicable,
-                &format!("adding at {path} would not apply to this pod"),
+                &format!("a change at {path} would not apply to this pod"),
             );
+            for (decision, selected) in merged.decisions.iter_mut().zip(&selection.selected) {
+                decision.denies = decision.is_missed() && selected.definition.fails_closed();
+            }
             Patch::default()
         });
-        let denied = merged.deny(&selection.selected);
+        let denied = decisions.iter().chain(&merged.decisions).any(|decision| decision.denies);
         if denied {
+            merged.withdraw(Reason::PodDenied, Reason::PodDenied.explanation());
             patch = Patch::default();
         }
-        let mut decisions = selection.decisions;
         decisions.append(&mut merged.decisions);
         Injection { decisions, patch, denied }
     }
+}
+
+/// The article's definition.
+fn builtin() -> Result<Compiled, Vec<Problem>> {
+    Compiled::from_yaml(BUILTIN_CURL)
 }

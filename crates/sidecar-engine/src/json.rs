@@ -163,6 +163,54 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// The fields of an object, shared where they belong to somebody else; `None` for what is none.
+    pub(crate) fn into_fields(self) -> Option<Fields<'a>> {
+        match self {
+            Json::Object(fields) => Some(fields),
+            Json::Shared(json) => json.fields().map(|fields| {
+                fields.iter().map(|(key, value)| (Cow::Borrowed(&**key), value.share())).collect()
+            }),
+            Json::Raw(raw) => Json::opened(raw).into_fields(),
+            _ => None,
+        }
+    }
+
+    /// The items of a list, shared where they belong to somebody else; `None` for what is none.
+    pub(crate) fn into_items(self) -> Option<Vec<Json<'a>>> {
+        match self {
+            Json::List(items) => Some(items),
+            Json::Shared(json) => json.items().map(|items| items.iter().map(Json::share).collect()),
+            Json::Raw(raw) => Json::opened(raw).into_items(),
+            _ => None,
+        }
+    }
+
+    /// The list in place, to be changed; `None` for what is none.
+    pub(crate) fn items_mut(&mut self) -> Option<&mut Vec<Json<'a>>> {
+        match self.open() {
+            Json::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The object in place, to be changed; `None` for what is none.
+    pub(crate) fn fields_mut(&mut self) -> Option<&mut Fields<'a>> {
+        match self.open() {
+            Json::Object(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// Sets a field of an object; what is no object stays as it is.
+    pub(crate) fn set(&mut self, key: Cow<'a, str>, value: Json<'a>) {
+        if let Some(fields) = self.fields_mut() {
+            match fields.iter_mut().rev().find(|(name, _)| *name == key) {
+                Some((_, place)) => *place = value,
+                None => fields.push((key, value)),
+            }
+        }
+    }
+
     /// The value as a string, borrowed unless it has escapes.
     pub(crate) fn text(&self) -> Option<Cow<'_, str>> {
         match self {
@@ -186,20 +234,6 @@ impl<'a> Json<'a> {
         match &*self.resolve() {
             Json::Bool(flag) => Some(*flag),
             _ => None,
-        }
-    }
-
-    /// What kind of value this is, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Json::Null => "null",
-            Json::Bool(_) => "a boolean",
-            Json::Number(_) => "a number",
-            Json::Text(_) => "a string",
-            Json::List(_) => "a list",
-            Json::Object(_) => "a map",
-            Json::Raw(raw) => Json::opened(raw).kind(),
-            Json::Shared(json) => json.kind(),
         }
     }
 

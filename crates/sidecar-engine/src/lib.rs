@@ -5,17 +5,17 @@
 //! only by the stage before it:
 //!
 //! ```text
-//! bytes --review--> Request --select--> Selection --merge--> Merged --patch--> Patch --review--> bytes
-//! definition text --definition--> Definition --compile--> Compiled ----^   (an Engine holds the set)
+//! bytes --review--> Request --select--> Selection --render--> Fragments --merge--> Merged --patch--> Patch --review--> bytes
+//! definition text --read--> Definition --compile--> Compiled --^   (an Engine holds the set)
 //! ```
 //!
-//! The pod stays untyped JSON from end to end: [`pod`] borrows the few fields that selecting and merging read, and
-//! everything else is only scanned. A typed pod would drop the fields that a newer Kubernetes has and we do not know.
+//! The pod stays untyped JSON from end to end: [`pod`] reads the few fields that selecting and merging need, and
+//! everything else stays text. A typed pod would drop the fields that a newer Kubernetes has and we do not know.
 //!
 //! ```
-//! let engine = sidecar_engine::Engine::builtin()?;
+//! let engine = sidecar_engine::Engine::builtin();
 //! let pod = r#"{"metadata":{"labels":{"sidecar.me/inject":"true"}},"spec":{"containers":[{"name":"app"}]}}"#;
-//! let injection = engine.inject(pod)?;
+//! let injection = engine.inject(pod, &sidecar_engine::Namespace::unknown("default"))?;
 //! assert_eq!(injection.decisions[0].reason, sidecar_engine::Reason::Injected);
 //! assert_eq!(injection.patch.operations()[0].path(), "/spec/containers/-");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -28,18 +28,23 @@ mod decision;
 pub mod definition;
 mod engine;
 mod error;
-#[expect(dead_code, reason = "taken up by the merge in the next commits")]
+mod expression;
 mod json;
 mod merge;
+mod namespace;
+mod parameter;
 mod patch;
 mod pod;
 mod quantity;
+mod render;
 mod review;
 mod select;
-mod view;
+mod suggestion;
+mod template;
 pub mod yaml;
 
-pub use decision::{Decision, Reason};
-pub use engine::{Engine, Injection, Reviewed};
-pub use error::{DefinitionError, PodError, ReviewError};
-pub use patch::{Operation, Patch};
+pub use decision::{Change, ChangeKind, Decision, Reason};
+pub use engine::{EXCLUDED_NAMESPACES, Engine, Injection, Reviewed};
+pub use error::{PodError, ReviewError};
+pub use namespace::{Namespace, Namespaces, NoNamespaces};
+pub use patch::{Operation, Patch, Verb};

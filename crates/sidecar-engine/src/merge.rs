@@ -1,39 +1,94 @@
 //! Puts definitions into a pod: what to add, what is there already, what is in the way.
 //!
-//! A definition is applied wholly or not at all. Nothing that the pod has is replaced, removed or reordered.
+//! A definition is applied wholly or not at all. Nothing that the pod has is replaced, removed or reordered, unless the
+//! definition's author says so, and then it is reported.
 
+mod admissible;
+mod claims;
 mod contained;
+mod containers;
+mod draft;
+mod path;
+mod rules;
+
+pub(crate) use draft::Blocked;
+
+use std::borrow::Cow;
 
 use crate::decision::{Decision, Reason};
-use crate::definition::ContainerFragment;
-use crate::definition::{Compiled, FailurePolicy};
-use crate::pod::{PodView, SpecView};
+use crate::json::Json;
+use crate::patch::Operation;
+use crate::pod::Pod;
+use crate::render::Fragment;
+use crate::select::Selected;
+use claims::Claims;
+use contained::Place;
+use draft::Log;
+use path::Path;
+use rules::{CONTAINER, POD};
 
-/// What is added to a pod, and a decision for each definition that was selected.
-#[derive(Debug)]
+/// What is done to a pod, and a decision for each definition that was selected.
+#[derive(Debug, Default)]
 pub(crate) struct Merged<'e> {
-    pub(crate) containers: Vec<&'e ContainerFragment>,
+    pub(crate) operations: Vec<Operation<'e>>,
     /// One for each selected definition, in their order.
     pub(crate) decisions: Vec<Decision<'e>>,
 }
 
-/// Merges the selected definitions, in their order, into a pod.
-pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<'e> {
-    let mut merged = Merged { containers: Vec::new(), decisions: Vec::with_capacity(selected.len()) };
-    let spec = pod.spec.present().filter(|spec| spec.has_containers());
-    for definition in selected {
-        let mut decision = Decision::new(&definition.name, Reason::MalformedPod, true);
-        if let Some(spec) = spec {
-            match missing(definition, spec, &merged.containers) {
-                Ok(missing) if missing.is_empty() => decision.reason = Reason::AlreadyPresent,
-                Ok(missing) => {
-                    decision.reason = Reason::Injected;
-                    merged.containers.extend(missing);
+/// Merges fragments, in their order, into a pod.
+pub(crate) fn merge<'e>(
+    selected: &[Selected<'e>],
+    fragments: &[Result<Fragment<'e>, Blocked>],
+    pod: &Pod<'_>,
+) -> Merged<'e> {
+    let mut merged = Merged { operations: Vec::new(), decisions: Vec::with_capacity(selected.len()) };
+    let names: Vec<Cow<'e, str>> = selected.iter().map(|selected| selected.definition.shown_name()).collect();
+    let has_containers = pod.has_containers();
+    let mut draft = Json::Shared(&pod.json);
+    let mut claims = Claims::default();
+    let mut first = First::default();
+    for ((selected, fragment), name) in selected.iter().zip(fragments).zip(&names) {
+        let definition = selected.definition;
+        let mut decision = Decision::new(name.clone(), Reason::MalformedPod, true);
+        let result = match fragment {
+            _ if !has_containers => {
+                Err(Blocked::new(Reason::MalformedPod, Reason::MalformedPod.explanation()))
+            }
+            Err(blocked) => Err(Blocked::new(blocked.reason, blocked.detail.clone())),
+            Ok(fragment) => {
+                // With one definition there is nobody to disagree with, and nothing to go back to.
+                let is_only = names.len() == 1;
+                let before = (!is_only).then(|| (draft.clone(), first.clone()));
+                let claimed = if is_only {
+                    Ok(())
+                } else {
+                    claims.add(name, fragment, definition.on_conflict).map_err(|disagreement| {
+                        let claims::Disagreement { path, earlier } = disagreement;
+                        Blocked::new(
+                            Reason::DefinitionsDisagree,
+                            format!("the definition {earlier:?} puts a different {path}"),
+                        )
+                    })
+                };
+                let result = claimed.and_then(|()| apply(selected, fragment, &mut draft, &mut first));
+                if let (Err(_), Some((old_draft, old_first))) = (&result, before) {
+                    (draft, first) = (old_draft, old_first);
+                    claims.withdraw(name);
                 }
-                Err(conflict) => {
-                    decision.reason = Reason::ContainerNameConflict;
-                    decision.detail = Some(conflict.into());
-                }
+                result
+            }
+        };
+        match result {
+            Ok(log) => {
+                decision.reason =
+                    if log.operations.is_empty() { Reason::AlreadyPresent } else { Reason::Injected };
+                decision.changes = log.changes;
+                merged.operations.extend(log.operations);
+            }
+            Err(Blocked { reason, detail }) => {
+                decision.reason = reason;
+                decision.detail = Some(detail.into());
+                decision.denies = definition.fails_closed();
             }
         }
         merged.decisions.push(decision);
@@ -41,51 +96,82 @@ pub(crate) fn merge<'e>(selected: &[&'e Compiled], pod: &PodView<'_>) -> Merged<
     merged
 }
 
-impl<'e> Merged<'e> {
-    /// Takes back what was to be added, for this reason.
+/// The containers that definitions put first, in each list.
+#[derive(Debug, Default, Clone)]
+struct First {
+    containers: Vec<String>,
+    init_containers: Vec<String>,
+}
+
+/// Merges one fragment; after an error the draft is of no use.
+fn apply<'e: 'p, 'p>(
+    selected: &Selected<'e>,
+    fragment: &Fragment<'e>,
+    draft: &mut Json<'p>,
+    first: &mut First,
+) -> Result<Log<'e>, Blocked> {
+    let definition = selected.definition;
+    let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
+    for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
+        if part != "spec" {
+            log.field(draft, part.clone(), wanted, POD.of(&part), (&Path::TOP, Place::TOP))?;
+            continue;
+        }
+        let path = Path::TOP.field("spec");
+        let place = Place::TOP.field("spec");
+        let spec = draft.get_mut("spec").ok_or_else(|| Blocked::malformed(&path, "a map"))?;
+        for (field, wanted) in wanted.into_fields().unwrap_or_default() {
+            if wanted.is_null() {
+                continue;
+            }
+            match &*field {
+                "containers" => {
+                    let position = definition.placement.of("containers");
+                    log.containers(spec, "containers", wanted, position, &mut first.containers, &path)?;
+                }
+                "initContainers" => {
+                    let position = definition.placement.of("initContainers");
+                    log.containers(
+                        spec,
+                        "initContainers",
+                        wanted,
+                        position,
+                        &mut first.init_containers,
+                        &path,
+                    )?;
+                }
+                _ => {
+                    let rule = POD.of("spec").of(&field);
+                    log.field(spec, field, wanted, rule, (&path, place))?;
+                }
+            }
+        }
+    }
+    for patch in &fragment.patches {
+        log.on_conflict = patch.on_conflict;
+        let spec = Path::TOP.field("spec");
+        let list = spec.field(patch.list);
+        let items = draft.get_mut("spec").and_then(|spec| spec.get_mut(patch.list)).and_then(Json::items_mut);
+        let Some(items) = items else { continue };
+        let Some(index) = containers::position(items, &patch.container) else { continue };
+        let Some(container) = items.get_mut(index) else { continue };
+        let path = list.item(index, &patch.container);
+        log.fields(container, patch.fields.clone(), &CONTAINER, (&path, Place::TOP))?;
+    }
+    if !log.operations.is_empty() {
+        admissible::check(draft, fragment)?;
+    }
+    Ok(log)
+}
+
+impl Merged<'_> {
+    /// Takes back what was to be done, for this reason.
     pub(crate) fn withdraw(&mut self, reason: Reason, detail: &str) {
-        self.containers.clear();
+        self.operations.clear();
         for decision in self.decisions.iter_mut().filter(|decision| decision.reason == Reason::Injected) {
             decision.reason = reason;
             decision.detail = Some(detail.to_owned().into());
+            decision.changes.clear();
         }
     }
-
-    /// Whether a selected definition that fails closed is not in the pod. Then nothing is added, and the decisions say so.
-    pub(crate) fn deny(&mut self, selected: &[&'e Compiled]) -> bool {
-        let mut denied = false;
-        for (decision, definition) in self.decisions.iter_mut().zip(selected) {
-            decision.denies = decision.is_missed() && definition.failure_policy == FailurePolicy::Fail;
-            denied |= decision.denies;
-        }
-        if denied {
-            self.withdraw(Reason::PodDenied, Reason::PodDenied.explanation());
-        }
-        denied
-    }
-}
-
-/// The definition's containers that neither the pod nor an earlier definition brings, or what is in the way.
-fn missing<'e>(
-    definition: &'e Compiled,
-    spec: &SpecView<'_>,
-    earlier: &[&ContainerFragment],
-) -> Result<Vec<&'e ContainerFragment>, String> {
-    let mut missing = Vec::with_capacity(definition.containers.len());
-    for fragment in &definition.containers {
-        let name = &fragment.name;
-        if let Some((list, existing)) = spec.find(name) {
-            // Names are free only when no list has them: the API server wants them unique across the three.
-            if list != "containers" || !contained::object(&fragment.fields, existing) {
-                return Err(format!("the pod has a different container {name:?} in {list}"));
-            }
-        } else if let Some(other) = earlier.iter().find(|other| other.name == *name) {
-            if other.fields != fragment.fields {
-                return Err(format!("an earlier definition adds a different container {name:?}"));
-            }
-        } else {
-            missing.push(fragment);
-        }
-    }
-    Ok(missing)
 }

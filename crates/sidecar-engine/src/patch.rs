@@ -1,74 +1,77 @@
 //! The JSON Patch (RFC 6902), made from what was done and checked against the pod as it was received.
 //!
-//! A patch that does not apply rejects the pod even under `failurePolicy: Ignore` (kubernetes/kubernetes#129459).
-//! So only `add` is used, and an operation whose parent is not known to be there is never sent.
+//! A patch that does not apply rejects the pod even under `failurePolicy: Ignore` (kubernetes/kubernetes#129459). So
+//! only `add` and `replace` are used, and before a patch is sent it is applied once, to what was received.
 
-use serde_json::value::RawValue;
+use crate::json::Json;
+use crate::pod::Pod;
 
-use crate::definition::ContainerFragment;
-use crate::merge::Merged;
-use crate::pod::PodView;
-
-/// Where containers are appended.
-const APPEND_CONTAINER: &str = "/spec/containers/-";
-const APPEND_INIT_CONTAINER: &str = "/spec/initContainers/-";
-
-/// An operation is not known to apply to the pod.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotApplicable {
-    pub(crate) path: &'static str,
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Adds a field or an item of a list.
+    Add,
+    /// Puts something in the place of a field or an item that is there.
+    Replace,
 }
 
-/// Operations that are known to apply to the pod they were made for, in order.
+impl Verb {
+    /// As in RFC 6902.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Add => "add",
+            Verb::Replace => "replace",
+        }
+    }
+}
+
+/// Operations in the order in which they apply.
 #[derive(Debug, Default)]
 pub struct Patch<'e> {
     operations: Vec<Operation<'e>>,
 }
 
-/// One operation `add`.
-#[derive(Debug)]
+/// One operation.
+#[derive(Debug, Clone)]
 pub struct Operation<'e> {
-    path: &'static str,
-    value: &'e RawValue,
+    pub(crate) verb: Verb,
+    pub(crate) path: String,
+    pub(crate) value: Json<'e>,
 }
 
-impl<'e> Operation<'e> {
+/// An operation that would not apply to the pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotApplicable {
+    pub(crate) path: String,
+}
+
+impl Operation<'_> {
+    /// What it does.
+    pub fn verb(&self) -> Verb {
+        self.verb
+    }
+
     /// Where, as a JSON pointer (RFC 6901) into the pod.
     pub fn path(&self) -> &str {
-        self.path
+        &self.path
     }
 
-    /// What is added, as JSON text.
-    pub fn value(&self) -> &'e str {
-        self.value.get()
-    }
-
-    /// Whether the operation's parent is in the pod, and is a list. What the view does not know is in doubt.
-    fn applies_to(&self, pod: &PodView<'_>) -> bool {
-        let Some(spec) = pod.spec.present() else { return false };
-        let list = match self.path {
-            APPEND_CONTAINER => &spec.containers,
-            APPEND_INIT_CONTAINER => &spec.init_containers,
-            _ => return false,
-        };
-        list.present().is_some()
+    /// What is put there, as JSON text.
+    pub fn value(&self) -> String {
+        self.value.to_string()
     }
 }
 
 impl<'e> Patch<'e> {
-    /// Writes down what was merged.
-    pub(crate) fn new(merged: &Merged<'e>, pod: &PodView<'_>) -> Result<Self, NotApplicable> {
-        let append =
-            |container: &&'e ContainerFragment| Operation { path: APPEND_CONTAINER, value: &container.text };
-        Self::checked(merged.containers.iter().map(append).collect(), pod)
-    }
-
-    /// A patch only of operations that are known to apply.
-    fn checked(operations: Vec<Operation<'e>>, pod: &PodView<'_>) -> Result<Self, NotApplicable> {
-        match operations.iter().find(|operation| !operation.applies_to(pod)) {
-            Some(operation) => Err(NotApplicable { path: operation.path }),
-            None => Ok(Patch { operations }),
+    /// A patch of operations that are known to apply to the pod, one after the other.
+    pub(crate) fn checked(operations: Vec<Operation<'e>>, pod: &Pod<'_>) -> Result<Self, NotApplicable> {
+        let mut result = Json::Shared(&pod.json);
+        for operation in &operations {
+            if apply(operation, &mut result).is_none() {
+                return Err(NotApplicable { path: operation.path.clone() });
+            }
         }
+        Ok(Patch { operations })
     }
 
     /// The operations, in the order in which they apply.
@@ -83,21 +86,69 @@ impl<'e> Patch<'e> {
 
     /// The patch as JSON text, for a pod that stands at `prefix` (a JSON pointer, empty for the pod itself).
     pub fn to_json(&self, prefix: &str) -> String {
-        // Paths and prefixes are ours and need no escaping; values are JSON text already.
-        let mut json =
-            String::with_capacity(2 + self.operations.iter().map(|o| 64 + o.value().len()).sum::<usize>());
+        let mut json = String::with_capacity(256);
         json.push('[');
         for (index, operation) in self.operations.iter().enumerate() {
-            json.push_str(if index == 0 { r#"{"op":"add","path":""# } else { r#",{"op":"add","path":""# });
-            json.push_str(prefix);
-            json.push_str(operation.path);
-            json.push_str(r#"","value":"#);
-            json.push_str(operation.value());
+            json.push_str(if index == 0 { r#"{"op":""# } else { r#",{"op":""# });
+            json.push_str(operation.verb.name());
+            json.push_str(r#"","path":"#);
+            // Labels and annotations may have any key.
+            push_text(&mut json, prefix, &operation.path);
+            json.push_str(r#","value":"#);
+            json.push_str(&operation.value());
             json.push('}');
         }
         json.push(']');
         json
     }
+}
+
+fn push_text(json: &mut String, prefix: &str, path: &str) {
+    let is_plain = |text: &str| text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
+    if is_plain(prefix) && is_plain(path) {
+        json.extend(["\"", prefix, path, "\""]);
+    } else {
+        json.push_str(&Json::text_from(format!("{prefix}{path}")).to_string());
+    }
+}
+
+/// As the API server's library does it, but stricter: what is replaced must be there.
+fn apply<'p, 'e: 'p>(operation: &Operation<'e>, pod: &mut Json<'p>) -> Option<()> {
+    let (parents, last) = operation.path.rsplit_once('/')?;
+    let mut parent = pod;
+    for token in parents.split('/').skip(1) {
+        parent = match parent.open() {
+            Json::List(items) => items.get_mut(index(token)?)?,
+            object => object.get_mut(&unescaped(token))?,
+        };
+    }
+    let value = operation.value.clone();
+    match (parent.open(), operation.verb) {
+        (Json::List(items), Verb::Add) if last == "-" => items.push(value),
+        (Json::List(items), Verb::Add) => {
+            let index = index(last)?;
+            if index > items.len() {
+                return None;
+            }
+            items.insert(index, value);
+        }
+        (Json::List(items), Verb::Replace) => *items.get_mut(index(last)?)? = value,
+        (object @ Json::Object(_), Verb::Add) => object.set(unescaped(last).into(), value),
+        (object @ Json::Object(_), Verb::Replace) => *object.get_mut(&unescaped(last))? = value,
+        _ => return None,
+    }
+    Some(())
+}
+
+fn index(token: &str) -> Option<usize> {
+    // `01` and `+1` mean something to Go, and nothing to others.
+    let is_canonical =
+        token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
+    is_canonical.then(|| token.parse().ok())?
+}
+
+fn unescaped(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
 }
 
 #[cfg(test)]
@@ -106,20 +157,29 @@ mod tests {
 
     /// Regression of kubernetes/kubernetes#129459: the API server rejects the pod when a patch does not apply.
     #[test]
-    fn an_operation_whose_parent_is_not_a_list_in_the_pod_is_never_sent() {
-        let value: &RawValue = serde_json::from_str("{}").unwrap();
-        for (pod, path, applies) in [
-            (r#"{"spec":{"containers":[]}}"#, APPEND_CONTAINER, true),
-            (r#"{"spec":{"containers":{}}}"#, APPEND_CONTAINER, false),
-            (r#"{"spec":{"containers":null}}"#, APPEND_CONTAINER, false),
-            (r#"{"spec":null}"#, APPEND_CONTAINER, false),
-            (r"{}", APPEND_CONTAINER, false),
-            (r#"{"spec":{"containers":[]}}"#, APPEND_INIT_CONTAINER, false),
-            (r#"{"spec":{"initContainers":[]}}"#, APPEND_INIT_CONTAINER, true),
-            (r#"{"spec":{"volumes":[]}}"#, "/spec/volumes/-", false),
+    fn an_operation_that_does_not_apply_is_never_sent() {
+        for (pod, verb, path, applies) in [
+            (r#"{"spec":{"containers":[]}}"#, Verb::Add, "/spec/containers/-", true),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Add, "/spec/containers/0", true),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Add, "/spec/containers/1", true),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Add, "/spec/containers/2", false),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Add, "/spec/containers/01", false),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Replace, "/spec/containers/0", true),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Replace, "/spec/containers/1", false),
+            (r#"{"spec":{"containers":[1]}}"#, Verb::Replace, "/spec/containers/-", false),
+            (r#"{"spec":{"containers":{}}}"#, Verb::Add, "/spec/containers/-", true),
+            (r#"{"spec":{"containers":null}}"#, Verb::Add, "/spec/containers/-", false),
+            (r#"{"spec":null}"#, Verb::Add, "/spec/containers/-", false),
+            (r"{}", Verb::Add, "/spec/containers", false),
+            (r#"{"spec":{}}"#, Verb::Add, "/spec/containers", true),
+            (r#"{"spec":{}}"#, Verb::Replace, "/spec/containers", false),
+            (r#"{"spec":"x"}"#, Verb::Add, "/spec/containers", false),
+            (r#"{"a":{"b/c~d":{}}}"#, Verb::Add, "/a/b~1c~0d/x", true),
+            (r#"{"a":{"b/c~d":{}}}"#, Verb::Add, "/a/b/c~d/x", false),
         ] {
-            let view = PodView::parse(pod).unwrap();
-            let patch = Patch::checked(vec![Operation { path, value }], &view);
+            let view = Pod::parse(pod).unwrap();
+            let operation = Operation { verb, path: path.to_owned(), value: Json::Bool(true) };
+            let patch = Patch::checked(vec![operation], &view);
             assert_eq!(patch.is_ok(), applies, "{path} in {pod}");
             // An independent implementation never refuses what we send.
             if let Ok(patch) = patch {
@@ -127,5 +187,13 @@ mod tests {
                 json_patch::patch(&mut serde_json::from_str(pod).unwrap(), &patch).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn paths_are_json_strings_whatever_is_in_them() {
+        let operation = Operation { verb: Verb::Add, path: "/a/\"\\\n".to_owned(), value: Json::Null };
+        let patch = Patch { operations: vec![operation] };
+        let read: serde_json::Value = serde_json::from_str(&patch.to_json("/t")).unwrap();
+        assert_eq!(read[0]["path"], "/t/a/\"\\\n");
     }
 }

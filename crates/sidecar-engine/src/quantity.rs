@@ -1,4 +1,6 @@
-//! Kubernetes resource quantities, for the one question whether two of them are equal.
+//! Kubernetes resource quantities: comparing and adding.
+
+use std::cmp::Ordering;
 
 /// A quantity as a decimal: `mantissa * 10^exponent`, without trailing zeros in the mantissa.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,7 +9,44 @@ pub(crate) struct Quantity {
     exponent: i32,
 }
 
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match self.aligned(*other) {
+            Some((one, other)) => one.cmp(&other),
+            // Too far apart to be written with one exponent: the sign decides, then the larger exponent.
+            None => self.mantissa.signum().cmp(&other.mantissa.signum()).then_with(|| {
+                let larger = self.exponent.cmp(&other.exponent);
+                if self.mantissa < 0 { larger.reverse() } else { larger }
+            }),
+        }
+    }
+}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Quantity {
+    pub(crate) const ZERO: Quantity = Quantity { mantissa: 0, exponent: 0 };
+
+    /// The sum; `None` when it has more digits than can be counted exactly.
+    pub(crate) fn plus(self, other: Self) -> Option<Self> {
+        let (one, two) = self.aligned(other)?;
+        Some(Self::normal(one.checked_add(two)?, self.exponent.min(other.exponent)))
+    }
+
+    /// The two mantissas for the smaller of the two exponents.
+    fn aligned(self, other: Self) -> Option<(i128, i128)> {
+        let exponent = self.exponent.min(other.exponent);
+        let scaled = |quantity: Quantity| {
+            let by = 10_i128.checked_pow(u32::try_from(quantity.exponent - exponent).ok()?)?;
+            quantity.mantissa.checked_mul(by)
+        };
+        Some((scaled(self)?, scaled(other)?))
+    }
+
     /// Reads a quantity as apimachinery does (pkg/api/resource/quantity.go); `None` for what is none, or for one
     /// with more digits than can be compared exactly.
     pub(crate) fn parse(text: &str) -> Option<Self> {

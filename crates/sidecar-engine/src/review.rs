@@ -1,16 +1,18 @@
 //! AdmissionReview bytes to a borrowed request, and the decision back to response bytes.
 //!
 //! The envelope is strict (an API server that sends another one is not speaking this protocol), the object in it is
-//! not: see [`crate::view`]. Nothing of the request goes into the response but its uid.
+//! not: see [`crate::json`]. Nothing of the request goes into the response but its uid.
+
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, Reason};
 use crate::error::ReviewError;
+use crate::json::Json;
 use crate::patch::Patch;
-use crate::pod::PodView;
-use crate::view::{Node, Text};
+use crate::pod::{self, Pod};
 
 const GROUP: &str = "admission.k8s.io/";
 
@@ -21,22 +23,22 @@ const WARNING_LENGTH: usize = 120;
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     api_version: &'static str,
-    pub(crate) uid: Text<'a>,
-    pub(crate) namespace: Text<'a>,
+    pub(crate) uid: Cow<'a, str>,
+    pub(crate) namespace: Cow<'a, str>,
     pub(crate) dry_run: bool,
     /// The pod, or why the review is none of ours.
-    pub(crate) pod: Result<PodView<'a>, Reason>,
+    pub(crate) pod: Result<Pod<'a>, Reason>,
     /// Known also where there is no pod to work on.
-    pub(crate) name: Text<'a>,
+    pub(crate) name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a> {
     #[serde(borrow, default)]
-    api_version: Text<'a>,
+    api_version: Cow<'a, str>,
     #[serde(borrow, default)]
-    kind: Text<'a>,
+    kind: Cow<'a, str>,
     #[serde(borrow)]
     request: Option<Body<'a>>,
 }
@@ -45,31 +47,31 @@ struct Envelope<'a> {
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     #[serde(borrow, default)]
-    uid: Text<'a>,
+    uid: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: GroupVersionKind<'a>,
     #[serde(borrow, default)]
-    sub_resource: Text<'a>,
+    sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
-    name: Text<'a>,
+    name: Cow<'a, str>,
     #[serde(borrow, default)]
-    namespace: Text<'a>,
+    namespace: Cow<'a, str>,
     #[serde(borrow, default)]
-    operation: Text<'a>,
+    operation: Cow<'a, str>,
     #[serde(default)]
     dry_run: Option<bool>,
-    #[serde(borrow, default)]
-    object: Node<PodView<'a>>,
+    #[serde(borrow, default, deserialize_with = "pod::read")]
+    object: Json<'a>,
 }
 
 #[derive(Deserialize, Default)]
 struct GroupVersionKind<'a> {
     #[serde(borrow, default)]
-    group: Text<'a>,
+    group: Cow<'a, str>,
     #[serde(borrow, default)]
-    version: Text<'a>,
+    version: Cow<'a, str>,
     #[serde(borrow, default)]
-    kind: Text<'a>,
+    kind: Cow<'a, str>,
 }
 
 /// Reads a review, once and in one pass.
@@ -84,30 +86,30 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
         column: error.column(),
         problem: error.to_string(),
     })?;
-    if &*envelope.kind.0 != "AdmissionReview" {
-        return Err(ReviewError::NotAReview { kind: envelope.kind.0.into_owned() });
+    if envelope.kind != "AdmissionReview" {
+        return Err(ReviewError::NotAReview { kind: envelope.kind.into_owned() });
     }
-    let api_version = match envelope.api_version.0.strip_prefix(GROUP) {
+    let api_version = match envelope.api_version.strip_prefix(GROUP) {
         Some("v1") => "admission.k8s.io/v1",
         Some("v1beta1") => "admission.k8s.io/v1beta1",
-        _ => return Err(ReviewError::UnknownVersion { version: envelope.api_version.0.into_owned() }),
+        _ => return Err(ReviewError::UnknownVersion { version: envelope.api_version.into_owned() }),
     };
     let body = envelope.request.ok_or(ReviewError::NoRequest)?;
-    if body.uid.0.is_empty() {
+    if body.uid.is_empty() {
         return Err(ReviewError::NoUid);
     }
-    let kind = (&*body.kind.group.0, &*body.kind.version.0, &*body.kind.kind.0);
+    let kind = (&*body.kind.group, &*body.kind.version, &*body.kind.kind);
     let pod = if kind != ("", "v1", "Pod") {
         Err(Reason::NotAPod)
-    } else if !body.sub_resource.0.is_empty() {
+    } else if !body.sub_resource.is_empty() {
         Err(Reason::Subresource)
-    } else if &*body.operation.0 != "CREATE" {
+    } else if body.operation != "CREATE" {
         Err(Reason::NotCreate)
     } else {
         match body.object {
-            Node::Present(pod) => Ok(pod),
-            Node::Absent => Err(Reason::NoObject),
-            Node::Wrong => Err(Reason::MalformedPod),
+            Json::Null => Err(Reason::NoObject),
+            json @ Json::Object(_) => Ok(Pod { json }),
+            _ => Err(Reason::MalformedPod),
         }
     };
     Ok(Request {
@@ -169,7 +171,7 @@ pub(crate) fn respond(
         api_version: request.api_version,
         kind: "AdmissionReview",
         response: Response {
-            uid: &request.uid.0,
+            uid: &request.uid,
             allowed: !denied,
             status: denied.then(|| Status { code: 403, message: causes() }),
             patch_type: patch.as_ref().map(|_| "JSONPatch"),

@@ -1,82 +1,274 @@
 //! Which definitions apply to a pod, and why not the others.
 
+mod index;
+
+pub(crate) use index::Index;
+
 use std::borrow::Cow;
 
 use crate::decision::{Decision, Reason};
-use crate::definition::Compiled;
-use crate::pod::{INJECT_KEY, PodView};
+use crate::definition::{ByName, Compiled};
+use crate::expression::Bindings;
+use crate::json::Json;
+use crate::namespace::Namespace;
+use crate::pod::{INJECT_KEY, Pod};
+
+/// Labels of the injector's own pods; a webhook that has to inject into itself to start never does.
+const OWN_NAME: (&str, &str) = ("app.kubernetes.io/name", "kubernetes-sidecar-injector");
+
+/// A definition that applies to a pod, with the values of its parameters.
+#[derive(Debug)]
+pub(crate) struct Selected<'e> {
+    pub(crate) definition: &'e Compiled,
+    pub(crate) parameters: Json<'e>,
+}
 
 /// The definitions that apply to one pod, in the order in which they are applied, and a decision for each other one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Selection<'e> {
-    pub(crate) selected: Vec<&'e Compiled>,
+    pub(crate) selected: Vec<Selected<'e>>,
     pub(crate) decisions: Vec<Decision<'e>>,
 }
 
-/// Selects among definitions that are in order already.
-pub(crate) fn select<'e>(definitions: &'e [Compiled], pod: &PodView<'_>) -> Selection<'e> {
-    let never = never(pod);
-    let opted_out = opted_out(pod);
-    let mut selection = Selection { selected: Vec::with_capacity(definitions.len()), decisions: Vec::new() };
-    for definition in definitions {
-        let matches = matches(definition, pod);
-        let says_no = opted_out && !definition.required;
-        let reason = never
-            .or_else(|| says_no.then_some(Reason::OptedOut))
-            .or_else(|| (!matches).then_some(Reason::NotSelected));
-        match reason {
-            None => selection.selected.push(definition),
-            // Nobody misses what the pod itself does not want.
-            Some(reason) => {
-                let mut decision = Decision::new(&definition.name, reason, matches && !says_no);
-                if reason == Reason::NotSelected {
-                    decision.detail = near_miss(definition, pod);
+/// How much is said about definitions that have nothing to do with a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Everything: one decision for each definition.
+    All,
+    /// Only about those that select the pod or that it asks for. With a thousand definitions this is what keeps the
+    /// cost of a review that of the few.
+    Relevant,
+}
+
+/// All that there is to select from.
+#[derive(Debug)]
+pub(crate) struct Candidates<'e> {
+    /// In the order in which they are applied.
+    pub(crate) definitions: &'e [Compiled],
+    pub(crate) index: &'e Index,
+    pub(crate) excluded_namespaces: &'e [String],
+}
+
+/// Selects the definitions for one pod.
+pub(crate) fn select<'e>(
+    candidates: &Candidates<'e>,
+    pod: &Pod<'_>,
+    namespace: &Namespace,
+    detail: Detail,
+) -> Selection<'e> {
+    let Candidates { definitions, index, excluded_namespaces } = candidates;
+    let is_excluded = excluded_namespaces.iter().any(|excluded| excluded == namespace.name());
+    let asked = pod.asked_names();
+    let gates = Gates::new(pod, namespace, is_excluded);
+    let mut selection = Selection::default();
+    for name in &asked {
+        if !index.has_name(name, namespace.name()) {
+            selection.decisions.push(unknown(name, index));
+        }
+    }
+    let mut decide = |definition: &'e Compiled| {
+        let is_asked = asked.iter().any(|name| *name == definition.name)
+            && index.answers_to_name(definition, namespace.name());
+        match gates.decide(definition, is_asked) {
+            Ok(parameters) => selection.selected.push(Selected { definition, parameters }),
+            Err(decision) => {
+                if detail == Detail::All || decision.expected || decision.reason.is_about_a_match() {
+                    selection.decisions.push(decision);
                 }
-                selection.decisions.push(decision);
             }
+        }
+    };
+    match detail {
+        Detail::All => definitions.iter().for_each(&mut decide),
+        Detail::Relevant => {
+            index
+                .candidates(pod, namespace, &asked)
+                .filter_map(|at| definitions.get(at))
+                .for_each(&mut decide);
         }
     }
     selection
 }
 
-/// Pods that no definition is applied to.
-fn never(pod: &PodView<'_>) -> Option<Reason> {
-    if pod.is_mirror() {
-        Some(Reason::MirrorPod)
-    } else if pod.runs_on_windows() {
-        Some(Reason::WindowsPod)
-    } else if pod.uses_host_network() {
-        // A sidecar's ports would be the node's, and two such pods would no longer fit on one node.
-        Some(Reason::HostNetwork)
-    } else {
-        None
+impl Reason {
+    /// Whether the definition would have applied, had the pod or its namespace not been what it is.
+    fn is_about_a_match(self) -> bool {
+        !matches!(
+            self,
+            Reason::NotSelected
+                | Reason::NamespaceNotSelected
+                | Reason::OtherNamespace
+                | Reason::OnlyByName
+                | Reason::ConditionNotMet
+        )
     }
 }
 
-fn opted_out(pod: &PodView<'_>) -> bool {
-    let says_no = |value: Option<&str>| matches!(value, Some("false" | "False"));
-    says_no(pod.label(INJECT_KEY)) || says_no(pod.inject_annotation())
+fn unknown<'e>(name: &str, index: &Index) -> Decision<'e> {
+    let mut decision = Decision::new(name.to_owned(), Reason::UnknownDefinition, true);
+    if matches!(name, "true" | "True") {
+        decision.detail =
+            Some("the value \"true\" belongs into the label sidecar.me/inject, not the annotation".into());
+    } else if let Some(near) = index.near_name(name) {
+        decision.detail = Some(format!("there is no definition of that name; did you mean {near:?}?").into());
+    }
+    decision
 }
 
-fn matches(definition: &Compiled, pod: &PodView<'_>) -> bool {
-    match &definition.pod_selector {
-        Some(selector) => selector.matches(|key| pod.label(key)),
-        None => pod.asks_by_label(),
+/// What all definitions ask about one pod, answered once.
+struct Gates<'p, 'a> {
+    pod: &'p Pod<'a>,
+    namespace: &'p Namespace,
+    never: Option<Reason>,
+    is_windows: bool,
+    uses_host_network: bool,
+    opted_out: Option<Reason>,
+    asks_by_label: bool,
+}
+
+impl<'p, 'a> Gates<'p, 'a> {
+    fn new(pod: &'p Pod<'a>, namespace: &'p Namespace, is_excluded: bool) -> Self {
+        let never = if is_excluded {
+            Some(Reason::ExcludedNamespace)
+        } else if pod.is_mirror() {
+            Some(Reason::MirrorPod)
+        } else if pod.label(OWN_NAME.0) == Some(OWN_NAME.1) {
+            Some(Reason::InjectorPod)
+        } else {
+            None
+        };
+        let says_no = |value: Option<&str>| matches!(value, Some("false" | "False"));
+        let opted_out = if pod.opts_out() {
+            Some(Reason::OptedOut)
+        } else if says_no(namespace.label(INJECT_KEY)) || says_no(namespace.annotation(INJECT_KEY)) {
+            Some(Reason::NamespaceOptedOut)
+        } else {
+            None
+        };
+        Gates {
+            pod,
+            namespace,
+            never,
+            is_windows: pod.runs_on_windows(),
+            uses_host_network: pod.uses_host_network(),
+            opted_out,
+            asks_by_label: pod.asks_by_label(),
+        }
+    }
+
+    /// The values of the definition's parameters if it applies, else why it does not.
+    fn decide<'e>(&self, definition: &'e Compiled, is_asked: bool) -> Result<Json<'e>, Decision<'e>> {
+        let no = |reason, expected| Err(Decision::new(definition.shown_name(), reason, expected));
+        let selector = &definition.selector;
+        if let Some(home) = &definition.namespace
+            && home != self.namespace.name()
+        {
+            return no(Reason::OtherNamespace, false);
+        }
+        // Whom the pod asks for, it is meant to have; all others must select it.
+        let wants =
+            if is_asked && selector.by_name != ByName::Refused { Ok(()) } else { self.selects(definition) };
+        let opted_out = self.opted_out.filter(|_| !definition.required);
+        let never = self.never.or_else(|| {
+            (self.is_windows && !selector.include_windows).then_some(Reason::WindowsPod).or_else(|| {
+                (self.uses_host_network && !selector.include_host_network).then_some(Reason::HostNetwork)
+            })
+        });
+        let matches_namespace = self.namespace_matches(definition);
+        let expected = is_asked || (wants.is_ok() && matches_namespace == Some(true));
+        // What cannot be had is said first: no label would change it.
+        if let Some(reason) = never {
+            return no(reason, expected && opted_out.is_none());
+        }
+        // Nobody misses what the pod itself, or its namespace, does not want.
+        if let Some(reason) = opted_out {
+            return no(reason, false);
+        }
+        if is_asked && selector.by_name == ByName::Refused && wants.is_err() {
+            return no(Reason::RequestRefused, true);
+        }
+        if let Err((reason, detail)) = wants {
+            let mut decision = Decision::new(definition.shown_name(), reason, false);
+            decision.detail = detail;
+            return Err(decision);
+        }
+        match matches_namespace {
+            Some(true) => {}
+            Some(false) => return no(Reason::NamespaceNotSelected, is_asked),
+            None => return self.failed(definition, Reason::NamespaceUnknown, None),
+        }
+        let parameters = definition.parameters.values(self.pod, self.namespace);
+        let parameters = parameters.or_else(|problem| {
+            // A pod that no condition selects has nothing to do with the parameters.
+            match definition.conditions_hold(&self.bindings(&Json::Null), is_asked) {
+                Ok(Some(_)) => no(Reason::ConditionNotMet, false),
+                _ => self.failed(definition, Reason::InvalidParameter, Some(problem)),
+            }
+        })?;
+        match definition.conditions_hold(&self.bindings(&parameters), is_asked) {
+            Ok(None) => Ok(parameters),
+            Ok(Some(name)) => {
+                let mut decision = Decision::new(definition.shown_name(), Reason::ConditionNotMet, false);
+                decision.detail = Some(format!("the match condition {name:?} is false").into());
+                Err(decision)
+            }
+            Err(problem) => self.failed(definition, Reason::ExpressionFailed, Some(problem)),
+        }
+    }
+
+    fn bindings<'b>(&'b self, parameters: &'b Json<'b>) -> Bindings<'b> {
+        Bindings { pod: &self.pod.json, namespace: &self.namespace.json, params: parameters, container: None }
+    }
+
+    /// Something that should have worked, and is the failure policy's to judge.
+    fn failed<'e, T>(
+        &self,
+        definition: &'e Compiled,
+        reason: Reason,
+        detail: Option<String>,
+    ) -> Result<T, Decision<'e>> {
+        let mut decision = Decision::new(definition.shown_name(), reason, true);
+        decision.detail = detail.map(Cow::Owned);
+        decision.denies = definition.fails_closed();
+        Err(decision)
+    }
+
+    /// By the pod's labels; the namespace is looked at separately.
+    fn selects(&self, definition: &Compiled) -> Result<(), (Reason, Option<Cow<'static, str>>)> {
+        let selector = &definition.selector;
+        if selector.by_name == ByName::Only {
+            return Err((Reason::OnlyByName, None));
+        }
+        let matches = match &selector.pods {
+            Some(pods) => pods.matches(|key| self.pod.label(key)),
+            None => self.asks_by_label,
+        };
+        if matches { Ok(()) } else { Err((Reason::NotSelected, near_miss(definition, self.pod))) }
+    }
+
+    /// `None` when it depends on labels that are not known.
+    fn namespace_matches(&self, definition: &Compiled) -> Option<bool> {
+        let Some(selector) = &definition.selector.namespaces else { return Some(true) };
+        let is_decided = self.namespace.is_known
+            || selector.needs_only_name(self.namespace.label("kubernetes.io/metadata.name"));
+        is_decided.then(|| selector.matches(|key| self.namespace.label(key)))
     }
 }
 
 /// What a pod that is not selected has that comes near, or what it lacks.
-fn near_miss(definition: &Compiled, pod: &PodView<'_>) -> Option<Cow<'static, str>> {
+fn near_miss(definition: &Compiled, pod: &Pod<'_>) -> Option<Cow<'static, str>> {
     if pod.has_unreadable_labels() {
         return Some(Cow::Borrowed("the pod's labels are not all strings: quote them, as in \"true\""));
     }
-    if definition.pod_selector.is_some() {
+    if definition.selector.pods.is_some() {
         return None;
     }
-    Some(match (pod.label(INJECT_KEY), pod.inject_annotation()) {
+    Some(match (pod.label(INJECT_KEY), pod.annotation(INJECT_KEY)) {
         (Some(value), _) => format!("the label {INJECT_KEY} is {value:?}, it must be \"true\"").into(),
-        (None, Some(_)) => Cow::Borrowed("sidecar.me/inject is an annotation here, it must be a label"),
+        (None, Some(value)) if matches!(&*value, "true" | "True") => {
+            Cow::Borrowed("sidecar.me/inject is an annotation here, it must be a label")
+        }
         // The most common case by far, on every pod that asks for nothing: it must not cost a string.
-        (None, None) => Cow::Borrowed("the pod has no label sidecar.me/inject: \"true\""),
+        (None, _) => Cow::Borrowed("the pod has no label sidecar.me/inject: \"true\""),
     })
 }

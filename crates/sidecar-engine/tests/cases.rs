@@ -1,4 +1,17 @@
-//! Runs the cases in `tests/cases/*.md`: definitions and a pod in, decisions and containers out.
+//! Runs the cases in `tests/cases/*.md`: definitions, a namespace and a pod in; decisions and the pod out.
+//!
+//! A case is a heading of level two and the fenced blocks below it; a block's second word says what it is:
+//!
+//! | Block | |
+//! | --- | --- |
+//! | `definition` | One or more; without any, those above the file's first case, or the article's `curl` |
+//! | `namespace` | `name`, `labels`, `annotations`, or `unknown`; without one, `default` without anything |
+//! | `pod` | The pod, in YAML or JSON |
+//! | `decisions` | `definition: Reason`, with `(missed)` for a pod that was meant to have it; `denied` for the pod |
+//! | `details` | `definition: detail`, where the wording matters |
+//! | `changes` | What was done, in order |
+//! | `containers` | The names of the containers afterwards |
+//! | `result` | The whole pod afterwards; without one and without `containers` it stays as it was |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -8,38 +21,46 @@ use std::path::Path;
 
 use serde_json::Value;
 use sidecar_engine::definition::{BUILTIN_CURL, Compiled};
-use sidecar_engine::{Engine, yaml};
+use sidecar_engine::{Engine, Injection, Namespace, Reason, yaml};
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Case {
     title: String,
     definitions: Vec<String>,
+    namespace: Option<String>,
     pod: String,
     decisions: String,
+    details: Option<String>,
+    changes: Option<String>,
     containers: Option<String>,
+    result: Option<String>,
 }
 
 #[test]
 fn every_case_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let only = std::env::var("CASE").ok();
     let mut count = 0;
     let mut failures = String::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().display().to_string();
         for case in parse(&std::fs::read_to_string(&path).unwrap()) {
+            if only.as_ref().is_some_and(|only| !case.title.contains(only.as_str())) {
+                continue;
+            }
             count += 1;
             if let Err(problem) = check(&case) {
-                let file = path.file_name().unwrap().display();
                 writeln!(failures, "{file}: {}\n{problem}\n", case.title).unwrap();
             }
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(count >= 30, "only {count} cases were found");
+    assert!(only.is_some() || count >= 200, "only {count} cases were found");
 }
 
-/// A case is a heading of level two and the fenced blocks below it; a block's second word says what it is.
 fn parse(text: &str) -> Vec<Case> {
+    let mut preamble = Case::default();
     let mut cases: Vec<Case> = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -50,61 +71,167 @@ fn parse(text: &str) -> Vec<Case> {
                 .by_ref()
                 .take_while(|line| *line != "```")
                 .fold(String::new(), |block, line| block + line + "\n");
-            let case = cases.last_mut().expect("a block belongs to a case");
+            let case = cases.last_mut().unwrap_or(&mut preamble);
             match info.split_whitespace().nth(1) {
                 Some("definition") => case.definitions.push(block),
+                Some("namespace") => case.namespace = Some(block),
                 Some("pod") => case.pod = block,
                 Some("decisions") => case.decisions = block,
+                Some("details") => case.details = Some(block),
+                Some("changes") => case.changes = Some(block),
                 Some("containers") => case.containers = Some(block.trim().to_owned()),
+                Some("result") => case.result = Some(block),
                 other => panic!("{}: unknown block {other:?}", case.title),
             }
+        }
+    }
+    if preamble.definitions.is_empty() {
+        preamble.definitions.push(BUILTIN_CURL.to_owned());
+    }
+    for case in &mut cases {
+        if case.definitions.is_empty() {
+            case.definitions.clone_from(&preamble.definitions);
+        }
+        if case.namespace.is_none() {
+            case.namespace.clone_from(&preamble.namespace);
+        }
+        if case.pod.is_empty() {
+            case.pod.clone_from(&preamble.pod);
         }
     }
     cases
 }
 
 fn check(case: &Case) -> Result<(), String> {
-    let builtin = [BUILTIN_CURL.to_owned()];
-    let definitions = if case.definitions.is_empty() { &builtin[..] } else { &case.definitions };
-    let compiled = definitions.iter().map(|text| Compiled::from_yaml(text)).collect::<Result<_, _>>();
-    let engine = Engine::new(compiled.map_err(|error| error.to_string())?);
-    // JSON as it is written, with its escapes.
-    let is_json = case.pod.starts_with('{');
-    let pod = if is_json { Ok(case.pod.clone()) } else { yaml::to_json(&case.pod) };
-    let pod = pod.map_err(|error| error.to_string())?;
-    let injection = engine.inject(&pod).map_err(|error| error.to_string())?;
+    let mut compiled = Vec::new();
+    for definition in &case.definitions {
+        compiled.push(
+            Compiled::from_yaml(definition).map_err(|problems| format!("the definition: {problems:#?}"))?,
+        );
+    }
+    let engine = Engine::new(compiled);
+    let namespace = namespace(case.namespace.as_deref());
+    let pod = json(&case.pod);
+    let injection = engine.inject(&pod, &namespace).map_err(|error| error.to_string())?;
 
-    let mut decisions = String::new();
-    for decision in &injection.decisions {
-        let missed = if decision.is_missed() { " (missed)" } else { "" };
-        writeln!(decisions, "{}: {}{missed}", decision.definition, decision.reason).unwrap();
+    let decided: BTreeSet<_> =
+        injection.decisions.iter().map(|decision| decision.definition.clone()).collect();
+    if !engine.definitions().all(|name| decided.contains(&name)) {
+        return Err(format!("not one decision for each definition:\n{decided:?}"));
     }
-    let decided = injection.decisions.iter().map(|decision| decision.definition);
-    if decided.collect::<BTreeSet<_>>() != engine.definitions().collect() {
-        return Err(format!("not one decision for each definition:\n{decisions}"));
+    same("decisions", &case.decisions, &decisions(&injection))?;
+    if let Some(expected) = &case.details {
+        same("details", expected, &details(&injection))?;
     }
-    if injection.denied {
-        decisions.push_str("denied\n");
-    }
-    if decisions != case.decisions {
-        return Err(format!("expected:\n{}found:\n{decisions}", case.decisions));
+    if let Some(expected) = &case.changes {
+        same("changes", expected, &changes(&injection))?;
     }
 
-    let mut after: Value = serde_json::from_str(&pod).unwrap();
+    let before: Value = serde_json::from_str(&pod).unwrap();
+    let mut after = before.clone();
     let patch: json_patch::Patch = serde_json::from_str(&injection.patch.to_json("")).unwrap();
     json_patch::patch(&mut after, &patch).map_err(|error| error.to_string())?;
-    match &case.containers {
-        None if !injection.patch.is_empty() => return Err("a patch where none was expected".to_owned()),
-        None => {}
-        Some(expected) => {
-            let names = after["spec"]["containers"].as_array().ok_or("no containers")?;
-            let names: Vec<_> = names.iter().filter_map(|container| container["name"].as_str()).collect();
-            if names.join(" ") != *expected {
-                return Err(format!("expected containers {expected}, found {}", names.join(" ")));
-            }
+    if let Some(expected) = &case.containers {
+        let names = after["spec"]["containers"].as_array().ok_or("no containers")?;
+        let names: Vec<_> = names.iter().filter_map(|container| container["name"].as_str()).collect();
+        same("containers", expected, &names.join(" "))?;
+    }
+    let expected = match (&case.result, &case.containers) {
+        (Some(result), _) => Some(serde_json::from_str(&json(result)).unwrap()),
+        (None, None) => Some(before),
+        (None, Some(_)) => None,
+    };
+    if let Some(expected) = expected
+        && without_nulls(&expected) != without_nulls(&after)
+    {
+        let shown = |value| serde_json::to_string_pretty(value).unwrap();
+        return Err(format!("expected the pod:\n{}\nfound:\n{}", shown(&expected), shown(&after)));
+    }
+    injecting_again_does_nothing(&engine, &after, &namespace, &injection)
+}
+
+fn injecting_again_does_nothing(
+    engine: &Engine,
+    after: &Value,
+    namespace: &Namespace,
+    first: &Injection<'_>,
+) -> Result<(), String> {
+    let again = after.to_string();
+    let again = engine.inject(&again, namespace).map_err(|error| error.to_string())?;
+    if !again.patch.is_empty() {
+        return Err(format!("injecting twice is not injecting once: {}", again.patch.to_json("")));
+    }
+    for (one, other) in first.decisions.iter().zip(&again.decisions) {
+        let expected = if one.reason == Reason::Injected { Reason::AlreadyPresent } else { one.reason };
+        if other.reason != expected {
+            return Err(format!("the second time {} is {}", other.definition, other.reason));
         }
     }
-    let again = after.to_string();
-    let again = engine.inject(&again).map_err(|error| error.to_string())?;
-    if again.patch.is_empty() { Ok(()) } else { Err("injecting twice is not injecting once".to_owned()) }
+    Ok(())
+}
+
+fn namespace(text: Option<&str>) -> Namespace {
+    let Some(text) = text else { return Namespace::new("default", [], []) };
+    let value: Value = serde_json::from_str(&json(text)).unwrap();
+    let name = value["name"].as_str().unwrap_or("default");
+    if value["unknown"] == true {
+        return Namespace::unknown(name);
+    }
+    let map = |field: &str| -> Vec<(String, String)> {
+        let entries = value[field].as_object().into_iter().flatten();
+        entries.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect()
+    };
+    Namespace::new(name, map("labels"), map("annotations"))
+}
+
+fn decisions(injection: &Injection<'_>) -> String {
+    let mut text = String::new();
+    for decision in &injection.decisions {
+        let missed = if decision.is_missed() { " (missed)" } else { "" };
+        writeln!(text, "{}: {}{missed}", decision.definition, decision.reason).unwrap();
+    }
+    if injection.denied {
+        text.push_str("denied\n");
+    }
+    text
+}
+
+fn details(injection: &Injection<'_>) -> String {
+    let mut text = String::new();
+    for decision in &injection.decisions {
+        if let Some(detail) = &decision.detail {
+            writeln!(text, "{}: {detail}", decision.definition).unwrap();
+        }
+    }
+    text
+}
+
+fn changes(injection: &Injection<'_>) -> String {
+    let mut text = String::new();
+    for change in injection.decisions.iter().flat_map(|decision| &decision.changes) {
+        writeln!(text, "{change}").unwrap();
+    }
+    text
+}
+
+/// JSON as it is written, with its escapes.
+fn json(text: &str) -> String {
+    if text.starts_with('{') { text.to_owned() } else { yaml::to_json(text).expect("YAML") }
+}
+
+/// `null` is Kubernetes' absent.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
+}
+
+fn same(what: &str, expected: &str, found: &str) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("expected {what}:\n{expected}\nfound:\n{found}")) }
 }

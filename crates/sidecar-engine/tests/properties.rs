@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sidecar_engine::Engine;
+use sidecar_engine::{Engine, Namespace, NoNamespaces};
 
 /// Any JSON, with the keys and numbers that have broken others.
 fn anything() -> impl Strategy<Value = Value> {
@@ -79,13 +79,13 @@ fn apply(pod: &Value, patch: &str) -> Value {
 proptest! {
     #[test]
     fn a_pod_only_gains_its_sidecar_and_gains_it_once(pod in pod()) {
-        let engine = Engine::builtin().unwrap();
+        let engine = Engine::builtin();
         let text = pod.to_string();
-        let patch = engine.inject(&text).unwrap().patch.to_json("");
-        prop_assert_eq!(&engine.inject(&text).unwrap().patch.to_json(""), &patch, "deterministic");
+        let patch = engine.inject(&text, &Namespace::unknown("default")).unwrap().patch.to_json("");
+        prop_assert_eq!(&engine.inject(&text, &Namespace::unknown("default")).unwrap().patch.to_json(""), &patch, "deterministic");
         let mut after = apply(&pod, &patch);
         let again = after.to_string();
-        prop_assert!(engine.inject(&again).unwrap().patch.is_empty());
+        prop_assert!(engine.inject(&again, &Namespace::unknown("default")).unwrap().patch.is_empty());
         if patch != "[]" {
             let added = after["spec"]["containers"].as_array_mut().unwrap().pop().unwrap();
             prop_assert_eq!(&added["name"], "curl");
@@ -95,18 +95,18 @@ proptest! {
 
     #[test]
     fn any_object_is_answered(object in anything()) {
-        let engine = Engine::builtin().unwrap();
+        let engine = Engine::builtin();
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": object}});
         let text = review.to_string();
-        let reviewed = engine.review(text.as_bytes()).unwrap();
+        let reviewed = engine.review(text.as_bytes(), &NoNamespaces).unwrap();
         let answer: Value = serde_json::from_slice(&reviewed.response).unwrap();
         prop_assert_eq!(&answer["response"]["allowed"], true);
     }
 
     #[test]
     fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Engine::builtin().unwrap().review(&bytes);
+        let _ = Engine::builtin().review(&bytes, &NoNamespaces);
     }
 
     #[test]
@@ -115,7 +115,7 @@ proptest! {
         let text = review.to_string();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a place in a short text")]
         let cut = (text.len() as f64 * cut) as usize;
-        let _ = Engine::builtin().unwrap().review(text.as_bytes().get(..cut).unwrap());
+        let _ = Engine::builtin().review(text.as_bytes().get(..cut).unwrap(), &NoNamespaces);
     }
 }
 
@@ -133,8 +133,8 @@ fn a_pod_of_1_5_megabytes_with_every_oddity_is_patched_in_one_place() {
         r#"{{"metadata":{{"labels":{{"sidecar.me/inject":"true"}},"x-m":1.0}},"spec":{{"containers":[{{"name":"app","x-c":1.0}}],{odd}}},"x-t":1.0}}"#
     );
     assert!(pod.len() > 1_500_000, "{}", pod.len());
-    let engine = Engine::builtin().unwrap();
-    let injection = engine.inject(&pod).unwrap();
+    let engine = Engine::builtin();
+    let injection = engine.inject(&pod, &Namespace::unknown("default")).unwrap();
     let paths: Vec<_> = injection.patch.operations().iter().map(sidecar_engine::Operation::path).collect();
     assert_eq!(paths, ["/spec/containers/-"]);
     assert!(injection.patch.to_json("").len() < 300);

@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 use sidecar_engine::definition::Compiled;
-use sidecar_engine::{Engine, Reason};
+use sidecar_engine::{Engine, Namespace, NoNamespaces, Reason};
 
 fn pod() -> Value {
     json!({
@@ -35,8 +35,9 @@ fn review(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 fn answer(review: &Value) -> Value {
-    let engine = Engine::builtin().unwrap();
-    serde_json::from_slice(&engine.review(review.to_string().as_bytes()).unwrap().response).unwrap()
+    let engine = Engine::builtin();
+    serde_json::from_slice(&engine.review(review.to_string().as_bytes(), &NoNamespaces).unwrap().response)
+        .unwrap()
 }
 
 fn is_allowed_without_patch(answer: &Value) -> bool {
@@ -120,12 +121,12 @@ fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
         ("kind", json!({"group": "example.com", "version": "v1", "kind": "Pod"}), Reason::NotAPod),
         ("kind", json!({"group": "", "version": "v1", "kind": "PodExecOptions"}), Reason::NotAPod),
     ];
-    let engine = Engine::builtin().unwrap();
+    let engine = Engine::builtin();
     for (field, value, reason) in cases {
         let review = review(|review| review["request"][field] = value.clone());
         assert!(is_allowed_without_patch(&answer(&review)), "{field}: {value}");
         assert_eq!(
-            engine.review(review.to_string().as_bytes()).unwrap().skipped,
+            engine.review(review.to_string().as_bytes(), &NoNamespaces).unwrap().skipped,
             Some(reason),
             "{field}: {value}"
         );
@@ -137,7 +138,7 @@ fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
 fn a_review_knows_the_pod_s_name_and_its_owner() {
     let replica_set = json!({"kind": "ReplicaSet", "name": "web-1", "controller": true});
     let other = json!({"kind": "Backup", "name": "nightly"});
-    let engine = Engine::builtin().unwrap();
+    let engine = Engine::builtin();
     for (requested, metadata, name, owner) in [
         ("web", json!({"name": "other"}), "web", None),
         ("", json!({"name": "web"}), "web", None),
@@ -159,7 +160,7 @@ fn a_review_knows_the_pod_s_name_and_its_owner() {
             review["request"]["object"]["metadata"] = metadata.clone();
         })
         .to_string();
-        let reviewed = engine.review(review.as_bytes()).unwrap();
+        let reviewed = engine.review(review.as_bytes(), &NoNamespaces).unwrap();
         let found = reviewed.owner.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
         assert_eq!((reviewed.name.as_str(), found), (name, owner), "{metadata}");
     }
@@ -168,7 +169,7 @@ fn a_review_knows_the_pod_s_name_and_its_owner() {
 /// The classic: YAML's `true` is no string, and the API server would refuse the pod for it.
 #[test]
 fn labels_that_cannot_be_read_are_pointed_out() {
-    let engine = Engine::builtin().unwrap();
+    let engine = Engine::builtin();
     for (metadata, reason, pointed_out) in [
         (json!({"labels": {"sidecar.me/inject": true}}), Reason::NotSelected, true),
         (json!({"labels": {"sidecar.me/inject": "yes"}}), Reason::NotSelected, false),
@@ -176,7 +177,7 @@ fn labels_that_cannot_be_read_are_pointed_out() {
         (json!({"labels": {"a": 1}, "annotations": {"sidecar.me/inject": "false"}}), Reason::OptedOut, false),
     ] {
         let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "app"}]}}).to_string();
-        let decision = engine.inject(&pod).unwrap().decisions.remove(0);
+        let decision = engine.inject(&pod, &Namespace::unknown("default")).unwrap().decisions.remove(0);
         let says_so = decision.to_string().contains("not all strings: quote them");
         assert_eq!((decision.reason, says_so), (reason, pointed_out), "{metadata}");
     }
@@ -194,11 +195,12 @@ fn warnings_are_short_and_printable() {
     };
     // "sidecar : ContainerNameConflict: the pod has a different container \"app\" in containers" and the name: the last
     // one that fits, and the first one that does not.
-    for (length, cut) in [(34, false), (35, true)] {
+    for (length, cut) in [(20, false), (21, true)] {
         let engine = Engine::new(vec![definition(&"d".repeat(length))]);
         let review = review(|_| ()).to_string();
         let answer: Value =
-            serde_json::from_slice(&engine.review(review.as_bytes()).unwrap().response).unwrap();
+            serde_json::from_slice(&engine.review(review.as_bytes(), &NoNamespaces).unwrap().response)
+                .unwrap();
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
         assert_eq!((warning.chars().count(), warning.ends_with('…')), (120, cut), "{warning}");
     }
@@ -226,8 +228,8 @@ fn odd_pods_are_allowed_without_patch() {
 
 #[test]
 fn what_is_no_review_says_what_is_wrong() {
-    let engine = Engine::builtin().unwrap();
-    let code = |body: &str| engine.review(body.as_bytes()).map(|_| ()).unwrap_err().code();
+    let engine = Engine::builtin();
+    let code = |body: &str| engine.review(body.as_bytes(), &NoNamespaces).map(|_| ()).unwrap_err().code();
     assert_eq!(code(""), "ReviewEmpty");
     assert_eq!(code(" \n"), "ReviewEmpty");
     assert_eq!(code("{"), "ReviewMalformed");
@@ -242,5 +244,5 @@ fn what_is_no_review_says_what_is_wrong() {
         code(r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{}}"#),
         "ReviewNoUid"
     );
-    assert_eq!(engine.review(b"\xff").map(|_| ()).unwrap_err().code(), "ReviewNotUtf8");
+    assert_eq!(engine.review(b"\xff", &NoNamespaces).map(|_| ()).unwrap_err().code(), "ReviewNotUtf8");
 }

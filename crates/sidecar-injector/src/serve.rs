@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let engine = Engine::builtin().map_err(Failure::internal)?;
+    let engine = Engine::builtin();
     let definitions = engine.definitions().collect::<Vec<_>>().join(",");
     let tls = match config.certificates {
         Some(files) => {

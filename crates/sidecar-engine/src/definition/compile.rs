@@ -1,76 +1,77 @@
 //! As written → compiled: everything about a definition that can be settled before the first pod arrives.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 use super::{
-    API_VERSION, ByName, Definition, DefinitionSpec, FailurePolicy, Kind, LabelSelector, OnConflict,
-    Placement,
+    API_VERSION, ByName, ContainerKind, ContainerPatch, Definition, DefinitionSpec, End, FailurePolicy,
+    FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector, Untyped,
 };
-use crate::error::DefinitionError;
-use crate::yaml;
+use crate::expression::{Bindings, Expression, Scope};
+use crate::json::Json;
+use crate::parameter::Parameters;
+use crate::template::{self, Template};
 
-/// A definition that is ready to be applied: checked, and rendered as far as it does not depend on a pod.
+/// A definition that is ready to be applied.
 #[derive(Debug)]
 pub struct Compiled {
     pub(crate) name: String,
+    /// Only of a `SidecarDefinition`.
+    pub(crate) namespace: Option<String>,
     pub(crate) order: i32,
     pub(crate) required: bool,
     pub(crate) failure_policy: FailurePolicy,
-    /// Absent: the pod asks by label.
-    pub(crate) pod_selector: Option<LabelSelector>,
-    pub(crate) containers: Vec<ContainerFragment>,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) selector: CompiledSelector,
+    pub(crate) parameters: Parameters,
+    /// A pod with what is to be merged into it: `metadata` and `spec`.
+    pub(crate) inject: Template,
+    pub(crate) patches: Vec<CompiledPatch>,
+    pub(crate) placement: Placement,
 }
 
-/// One container to add.
 #[derive(Debug)]
-pub(crate) struct ContainerFragment {
-    pub(crate) name: String,
-    /// As JSON text, its fields in the order in which the author wrote them.
-    pub(crate) text: Box<RawValue>,
-    /// The same, for comparing.
-    pub(crate) fields: Map<String, Value>,
+pub(crate) struct CompiledSelector {
+    pub(crate) namespaces: Option<LabelSelector>,
+    /// Absent: the pod asks by label.
+    pub(crate) pods: Option<LabelSelector>,
+    pub(crate) conditions: Vec<(String, Expression)>,
+    pub(crate) by_name: ByName,
+    pub(crate) include_host_network: bool,
+    pub(crate) include_windows: bool,
 }
+
+/// What some of the pod's own containers get.
+#[derive(Debug)]
+pub(crate) struct CompiledPatch {
+    names: Vec<NamePattern>,
+    kinds: Vec<ContainerKind>,
+    pub(crate) on_conflict: OnConflict,
+    /// A container with what is to be merged into it.
+    pub(crate) fields: Template,
+}
+
+/// A name in which `*` stands for any characters.
+#[derive(Debug)]
+struct NamePattern(String);
 
 impl Compiled {
-    /// Reads one definition from YAML (or JSON) text and settles all that does not depend on a pod.
+    /// Reads one definition from YAML (or JSON) text, leniently: what is unknown in it is not looked at.
     ///
     /// # Errors
-    /// The text is not YAML, has a field that a definition does not have, or asks for what this version cannot do.
-    pub fn from_yaml(text: &str) -> Result<Self, DefinitionError> {
-        let definition: Definition = yaml::parse(text)?;
-        let written: Written = serde_json::from_str(&yaml::to_json(text)?)
-            .map_err(|error| DefinitionError::invalid("spec", error.to_string()))?;
-        Self::new(definition, written.spec.inject.spec.containers)
+    /// All that is wrong with it.
+    pub fn from_yaml(text: &str) -> Result<Self, Vec<Problem>> {
+        let definition = crate::yaml::parse(text).map_err(|error| {
+            vec![Problem::new(ProblemCode::Syntax, FieldPath::default(), error.to_string())]
+        })?;
+        Self::new(definition)
     }
 
-    /// The definition's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn new(definition: Definition, texts: Vec<Box<RawValue>>) -> Result<Self, DefinitionError> {
+    /// Settles all that does not depend on a pod.
+    ///
+    /// # Errors
+    /// All that is wrong with the definition.
+    pub fn new(definition: Definition) -> Result<Self, Vec<Problem>> {
         let Definition { api_version, kind, metadata, spec } = definition;
-        if api_version != API_VERSION {
-            return Err(DefinitionError::invalid(
-                "apiVersion",
-                format!("is {api_version:?}, must be {API_VERSION:?}"),
-            ));
-        }
-        if kind == Kind::SidecarDefinition {
-            return Err(DefinitionError::unsupported(
-                "kind",
-                "SidecarDefinition; use ClusterSidecarDefinition",
-            ));
-        }
-        if metadata.namespace.is_some() {
-            return Err(DefinitionError::invalid(
-                "metadata.namespace",
-                "a ClusterSidecarDefinition has none",
-            ));
-        }
-        dns_label("metadata.name", &metadata.name)?;
         let DefinitionSpec {
             selector,
             parameters,
@@ -82,195 +83,178 @@ impl Compiled {
             required,
             failure_policy,
         } = spec;
-        for (path, is_used) in [
-            ("spec.selector.namespaceSelector", selector.namespace_selector.is_some()),
-            ("spec.selector.matchConditions", !selector.match_conditions.is_empty()),
-            ("spec.parameters", !parameters.is_empty()),
-            ("spec.patchContainers", !patch_containers.is_empty()),
-            ("spec.inject.metadata", inject.metadata.is_some()),
-            ("spec.selector.byName", selector.by_name != ByName::Allowed),
-            ("spec.placement", placement != Placement::default()),
-            ("spec.onConflict", on_conflict != OnConflict::Fail),
-        ] {
-            if is_used {
-                return Err(DefinitionError::unsupported(path, "this field"));
-            }
-        }
-        if let Some((index, requirement)) = selector.pod_selector.as_ref().and_then(LabelSelector::malformed)
-        {
-            return Err(DefinitionError::invalid(
-                format!("spec.selector.podSelector.matchExpressions[{index}].values"),
-                format!("{:?} must have values or not, as its operator says", requirement.key),
+        let mut problems = Vec::new();
+        if api_version != API_VERSION {
+            problems.push(Problem::new(
+                ProblemCode::InvalidValue,
+                FieldPath::of("apiVersion"),
+                format!("is {api_version:?}, must be {API_VERSION:?}"),
             ));
         }
-        let spec = inject.spec.map(|spec| spec.0.to_string()).unwrap_or_default();
-        let mut spec: Map<String, Value> = serde_json::from_str(&spec).unwrap_or_default();
-        let containers = spec.remove("containers").unwrap_or_default();
-        if let Some(field) = spec.keys().next() {
-            return Err(DefinitionError::unsupported(format!("spec.inject.spec.{field}"), "this field"));
+        let parameters =
+            Parameters::compile(&metadata.name, parameters, &FieldPath::of("spec.parameters"), &mut problems);
+        let names = parameters.names();
+        let scope = Scope { parameters: &names, container: false };
+        let selector = CompiledSelector::new(selector, &scope, &mut problems);
+        let path = FieldPath::of("spec.inject");
+        let inject = Template::compile(pod_of(inject.metadata, inject.spec), &path, &scope, &mut problems);
+        let path = FieldPath::of("spec.patchContainers");
+        let scope = Scope { container: true, ..scope };
+        let compile =
+            |(index, patch)| CompiledPatch::new(patch, on_conflict, &path.item(index), &scope, &mut problems);
+        let patches = patch_containers.into_iter().enumerate().map(compile).collect();
+        if !problems.is_empty() {
+            return Err(problems);
         }
         Ok(Compiled {
-            containers: container_fragments(containers, texts)?,
+            namespace: metadata.namespace.filter(|_| kind == Kind::SidecarDefinition),
             name: metadata.name,
             order,
             required,
             failure_policy,
-            pod_selector: selector.pod_selector,
+            on_conflict,
+            selector,
+            parameters,
+            inject,
+            patches,
+            placement,
         })
     }
-}
 
-fn container_fragments(
-    containers: Value,
-    texts: Vec<Box<RawValue>>,
-) -> Result<Vec<ContainerFragment>, DefinitionError> {
-    let path = "spec.inject.spec.containers";
-    let Value::Array(containers) = containers else {
-        return Err(DefinitionError::invalid(path, "must be a list of containers"));
-    };
-    if containers.is_empty() {
-        return Err(DefinitionError::invalid(path, "has nothing to inject"));
-    }
-    let mut fragments: Vec<ContainerFragment> = Vec::with_capacity(containers.len());
-    for (index, (container, text)) in containers.into_iter().zip(texts).enumerate() {
-        let path = format!("{path}[{index}]");
-        let Value::Object(fields) = container else {
-            return Err(DefinitionError::invalid(path, "must be a container"));
-        };
-        let Some(Value::String(name)) = fields.get("name") else {
-            return Err(DefinitionError::invalid(format!("{path}.name"), "is missing"));
-        };
-        dns_label(&format!("{path}.name"), name)?;
-        if fragments.iter().any(|fragment| fragment.name == *name) {
-            return Err(DefinitionError::invalid(format!("{path}.name"), format!("{name:?} is there twice")));
+    /// The definition's name, with its namespace in front if it has one: `team-a/proxy`.
+    pub fn shown_name(&self) -> Cow<'_, str> {
+        match &self.namespace {
+            None => Cow::Borrowed(&self.name),
+            Some(namespace) => Cow::Owned(format!("{namespace}/{}", self.name)),
         }
-        if !matches!(fields.get("image"), Some(Value::String(image)) if !image.trim().is_empty()) {
-            return Err(DefinitionError::invalid(format!("{path}.image"), "is missing"));
-        }
-        // `$${` is a literal `${`; both belong to expressions, which are not there yet.
-        if text.get().contains("${") {
-            return Err(DefinitionError::unsupported(path, "an expression ${...}"));
-        }
-        fragments.push(ContainerFragment { name: name.clone(), text, fields });
     }
-    Ok(fragments)
-}
 
-/// RFC 1123 label, as Kubernetes wants names of containers.
-fn dns_label(path: &str, name: &str) -> Result<(), DefinitionError> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_label = name.len() <= 63
-        && name.bytes().all(|byte| inner(byte) || byte == b'-')
-        && name.bytes().next().is_some_and(inner)
-        && name.bytes().last().is_some_and(inner);
-    if is_label {
-        return Ok(());
+    /// Whether a pod that it cannot be applied to is denied.
+    pub(crate) fn fails_closed(&self) -> bool {
+        self.failure_policy == FailurePolicy::Fail
     }
-    Err(DefinitionError::invalid(
-        path,
-        format!("{name:?} must be lower-case letters, digits and inner hyphens, 63 at most"),
-    ))
+
+    /// The first match condition that is false, or what is wrong with one. Conditions select; a pod that asks by name
+    /// is selected already.
+    pub(crate) fn conditions_hold(
+        &self,
+        bindings: &Bindings<'_>,
+        is_asked: bool,
+    ) -> Result<Option<&str>, String> {
+        if is_asked && self.selector.by_name != ByName::Refused {
+            return Ok(None);
+        }
+        for (name, condition) in &self.selector.conditions {
+            let holds = condition.evaluate_bool(bindings);
+            if !holds.map_err(|problem| format!("match condition {name:?}: {problem}"))? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
 }
 
-/// The same text again, for the order of fields that a `Map` does not keep.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Written {
-    spec: WrittenSpec,
+impl CompiledSelector {
+    fn new(selector: Selector, scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Self {
+        let path = FieldPath::of("spec.selector.matchConditions");
+        let mut conditions = Vec::with_capacity(selector.match_conditions.len());
+        for (index, condition) in selector.match_conditions.into_iter().enumerate() {
+            match Expression::compile(&condition.expression, scope) {
+                Ok(expression) => conditions.push((condition.name, expression)),
+                Err(found) => {
+                    let path = path.item(index).field("expression");
+                    problems.extend(found.into_iter().map(|problem| template::invalid(&path, problem)));
+                }
+            }
+        }
+        CompiledSelector {
+            namespaces: selector.namespace_selector,
+            pods: selector.pod_selector,
+            conditions,
+            by_name: selector.by_name,
+            include_host_network: selector.include_host_network,
+            include_windows: selector.include_windows,
+        }
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WrittenSpec {
-    inject: WrittenTemplate,
+impl CompiledPatch {
+    fn new(
+        patch: ContainerPatch,
+        on_conflict: OnConflict,
+        path: &FieldPath,
+        scope: &Scope<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        CompiledPatch {
+            names: patch.names.into_iter().map(NamePattern).collect(),
+            kinds: patch.kinds,
+            on_conflict: patch.on_conflict.unwrap_or(on_conflict),
+            fields: Template::compile(patch.fields.0, path, scope, problems),
+        }
+    }
+
+    /// Whether it is for a container of this kind and name.
+    pub(crate) fn is_for(&self, kind: ContainerKind, name: &str) -> bool {
+        self.kinds.contains(&kind) && self.names.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WrittenTemplate {
-    spec: WrittenPodSpec,
+impl NamePattern {
+    fn matches(&self, name: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return self.0 == name };
+        let Some(mut name) = name.strip_prefix(first) else { return false };
+        let mut parts = rest.split('*').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return name.ends_with(part);
+            }
+            let Some((_, after)) = name.split_once(part) else { return false };
+            name = after;
+        }
+        true
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WrittenPodSpec {
-    containers: Vec<Box<RawValue>>,
+impl Placement {
+    /// Where the containers of a list stand; `Unset` is last.
+    pub(crate) fn of(&self, list: &str) -> &Position {
+        const LAST: &Position = &Position::End(End::Last);
+        match list {
+            "containers" => &self.containers,
+            "initContainers" => &self.init_containers,
+            _ => LAST,
+        }
+    }
+}
+
+fn pod_of(metadata: Option<Untyped>, spec: Option<Untyped>) -> Json<'static> {
+    let parts = [("metadata", metadata), ("spec", spec)];
+    let present = parts.into_iter().filter_map(|(key, part)| Some((Cow::Borrowed(key), part?.0)));
+    Json::Object(present.collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        Compiled::from_yaml(text).unwrap_err().to_string()
-    }
+    use super::NamePattern;
 
     #[test]
-    fn the_builtin_definition_keeps_the_order_of_its_fields() {
-        let compiled = Compiled::from_yaml(super::super::BUILTIN_CURL).unwrap();
-        assert_eq!(compiled.name(), "curl");
-        assert_eq!(
-            compiled.containers[0].text.get(),
-            r#"{"name":"curl","image":"yauritux/busybox-curl:latest","imagePullPolicy":"IfNotPresent","command":["/bin/sh","-ec","while :; do echo '.'; sleep 5 ; done"]}"#
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_applied_is_refused_by_name() {
-        let definition = |spec: &str| {
-            format!(
-                "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: a}}\nspec:\n  {spec}"
-            )
-        };
-        for (spec, path) in [
-            ("parameters: [{name: a}]", "spec.parameters"),
-            ("placement: {containers: First}", "spec.placement"),
-            ("onConflict: Replace", "spec.onConflict"),
-            ("inject: {spec: {volumes: []}}", "spec.inject.spec.volumes"),
-            ("inject: {spec: {}}", "spec.inject.spec.containers"),
-            ("inject: {spec: {containers: [{name: a, image: b}], volumes: []}}", "spec.inject.spec.volumes"),
-            ("inject: {spec: {containers: [{name: a}]}}", "spec.inject.spec.containers[0].image"),
-            ("inject: {spec: {containers: [{name: A, image: b}]}}", "spec.inject.spec.containers[0].name"),
-            ("inject: {spec: {containers: [{name: a, image: '${x}'}]}}", "spec.inject.spec.containers[0]"),
-            (
-                "selector: {podSelector: {matchExpressions: [{key: a, operator: In}]}}",
-                "matchExpressions[0].values",
-            ),
+    fn a_star_stands_for_any_characters() {
+        for (pattern, name, matches) in [
+            ("app", "app", true),
+            ("app", "app2", false),
+            ("*", "", true),
+            ("*", "app", true),
+            ("app-*", "app-1", true),
+            ("app-*", "app", false),
+            ("*-proxy", "a-proxy", true),
+            ("*-proxy", "a-proxy-b", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
         ] {
-            let message = error(&definition(spec));
-            assert!(message.contains(path), "{spec}: {message}");
+            assert_eq!(NamePattern(pattern.to_owned()).matches(name), matches, "{pattern} {name}");
         }
-    }
-
-    #[test]
-    fn names_are_dns_labels() {
-        let problem = |name: &str| dns_label("metadata.name", name).err();
-        for name in ["a", "0", "a-1", "1--a", &"x".repeat(63)] {
-            assert_eq!(problem(name), None, "{name}");
-        }
-        for name in ["", "-", "-a", "a-", "A", "a.b", "a_b", "ä", &"x".repeat(64)] {
-            assert!(problem(name).is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn every_error_has_a_code() {
-        let head = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: a}\n";
-        for (spec, code) in [
-            ("spec: [", "DefinitionText"),
-            ("specs: {}", "DefinitionText"),
-            ("spec: {}", "DefinitionInvalid"),
-            ("spec: {onConflict: KeepPod}", "DefinitionUnsupported"),
-        ] {
-            assert_eq!(Compiled::from_yaml(&format!("{head}{spec}\n")).unwrap_err().code(), code, "{spec}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_field_is_shown_where_it_stands() {
-        let message = error(
-            "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: a}\nspec:\n  injects: {}\n",
-        );
-        assert!(message.contains("injects") && message.contains('5'), "{message}");
     }
 }

@@ -51,13 +51,18 @@ impl LabelSelector {
             && self.match_expressions.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
-    /// The first requirement that no labels can be checked against, because its values are missing or superfluous.
-    pub(crate) fn malformed(&self) -> Option<(usize, &Requirement)> {
-        self.match_expressions.iter().enumerate().find(|(_, requirement)| {
-            let wants_values =
-                matches!(requirement.operator, RequirementOperator::In | RequirementOperator::NotIn);
-            requirement.values.is_empty() == wants_values
-        })
+    /// Whether nothing but a namespace's name decides, which is known also where its labels are not.
+    pub(crate) fn needs_only_name(&self, name: Option<&str>) -> bool {
+        let is_name = |key: &str| key == "kubernetes.io/metadata.name";
+        let decided = self.match_labels.keys().all(|key| is_name(key))
+            && self.match_expressions.iter().all(|requirement| is_name(&requirement.key));
+        // A name that does not fit settles it, whatever the other labels are.
+        let excluded = self.match_labels.iter().any(|(key, value)| is_name(key) && name != Some(value))
+            || self
+                .match_expressions
+                .iter()
+                .any(|requirement| is_name(&requirement.key) && !requirement.matches(name));
+        name.is_some() && (decided || excluded)
     }
 }
 

@@ -3,23 +3,48 @@
 //! Between two calls for one pod the API server has defaulted, added to and re-encoded what was injected: token
 //! mounts appear, `0.5` comes back as `500m`, empty lists and zero values are gone. None of that is a difference.
 
-use serde_json::{Map, Value};
-
+use crate::json::Json;
 use crate::quantity::Quantity;
-use crate::view::RawObject;
 
-/// Whether the object that is there contains every wanted field.
-pub(super) fn object(wanted: &Map<String, Value>, existing: &RawObject<'_>) -> bool {
-    wanted.iter().all(|(key, wanted)| {
-        // Only the fields that are wanted are decoded.
-        let existing = existing.get(key).and_then(|raw| serde_json::from_str(raw.get()).ok());
-        value(wanted, existing.as_ref(), Place::CONTAINER.field(key))
-    })
+/// Whether the value that is there contains everything that is wanted; `field` is the name of the field that it is in.
+pub(crate) fn value(wanted: &Json<'_>, existing: Option<&Json<'_>>, place: Place<'_>) -> bool {
+    let existing = existing.map(Json::resolve);
+    let Some(existing) = existing.as_deref().filter(|existing| !existing.is_null()) else {
+        return is_dropped_when_encoded(wanted, place);
+    };
+    match (&*wanted.resolve(), existing) {
+        (Json::Object(wanted), existing @ Json::Object(_)) => {
+            wanted.iter().all(|(key, wanted)| value(wanted, existing.get(key), place.field(key)))
+        }
+        (Json::List(wanted), Json::List(existing)) => list(wanted, existing, place),
+        (wanted @ (Json::Text(_) | Json::Number(_)), existing @ (Json::Text(_) | Json::Number(_)))
+            if place.quantities =>
+        {
+            same_scalar(wanted, existing) || same_quantity(wanted, existing)
+        }
+        (wanted @ Json::Number(number), existing @ Json::Number(_)) => {
+            same_scalar(wanted, existing) || (number.as_f64() == Some(0.0) && place.has_default())
+        }
+        (Json::Text(wanted), Json::Text(existing)) => same_text(wanted, existing, place),
+        (wanted, existing) => same_scalar(wanted, existing),
+    }
 }
 
-/// What the place in a container says about comparing below it.
+/// The first field of an object that is not contained, for messages.
+pub(crate) fn first_difference<'w>(
+    wanted: &'w Json<'_>,
+    existing: &Json<'_>,
+    place: Place<'_>,
+) -> Option<&'w str> {
+    let differs = |(key, wanted): &&(std::borrow::Cow<'w, str>, Json<'w>)| {
+        !value(wanted, existing.resolve().get(key), place.field(key))
+    };
+    wanted.fields()?.iter().find(differs).map(|(key, _)| &**key)
+}
+
+/// What the place in a pod says about comparing below it.
 #[derive(Debug, Clone, Copy)]
-struct Place<'k> {
+pub(crate) struct Place<'k> {
     field: &'k str,
     /// Below `resources`: strings and numbers are quantities.
     quantities: bool,
@@ -28,14 +53,20 @@ struct Place<'k> {
 }
 
 impl<'k> Place<'k> {
-    const CONTAINER: Place<'static> = Place { field: "", quantities: false, inherits: false };
+    pub(crate) const TOP: Place<'static> = Place { field: "", quantities: false, inherits: false };
 
-    fn field(self, key: &'k str) -> Self {
+    pub(crate) fn field<'n>(self, key: &'n str) -> Place<'n> {
         Place {
             field: key,
-            quantities: self.quantities || matches!(key, "limits" | "requests" | "sizeLimit" | "divisor"),
+            quantities: self.quantities
+                || matches!(key, "limits" | "requests" | "overhead" | "sizeLimit" | "divisor"),
             inherits: self.inherits || key == "securityContext",
         }
+    }
+
+    /// The same place, independent of the text that its name is in.
+    pub(crate) fn without_field(self) -> Place<'static> {
+        Place { field: "", quantities: self.quantities, inherits: self.inherits }
     }
 
     /// Whether the API server puts its default in the place of a zero value (pkg/apis/core/v1/defaults.go).
@@ -53,7 +84,7 @@ impl<'k> Place<'k> {
         )
     }
 
-    /// The field by which Kubernetes tells the items of this list apart, for its default value see [`key_of`].
+    /// The fields by which Kubernetes tells the items of this list apart, for their default values see [`key_of`].
     fn keys(self) -> &'static [&'static str] {
         match self.field {
             "env" => &["name"],
@@ -65,30 +96,7 @@ impl<'k> Place<'k> {
     }
 }
 
-fn value(wanted: &Value, existing: Option<&Value>, place: Place<'_>) -> bool {
-    let Some(existing) = existing else { return is_dropped_when_encoded(wanted, place) };
-    match (wanted, existing) {
-        (Value::Object(wanted), Value::Object(existing)) => {
-            wanted.iter().all(|(key, wanted)| value(wanted, existing.get(key), place.field(key)))
-        }
-        (Value::Array(wanted), Value::Array(existing)) => list(wanted, existing, place),
-        (Value::String(_) | Value::Number(_), Value::String(_) | Value::Number(_)) if place.quantities => {
-            wanted == existing || same_quantity(wanted, existing)
-        }
-        (Value::Number(wanted), Value::Number(existing)) => {
-            let has_fraction = wanted.is_f64() || existing.is_f64();
-            wanted == existing
-                || (has_fraction && wanted.as_f64() == existing.as_f64())
-                || (wanted.as_f64() == Some(0.0) && place.has_default())
-        }
-        (Value::String(wanted), Value::String(existing)) => same_text(wanted, existing, place),
-        (wanted, existing) => {
-            wanted == existing || (existing.is_null() && is_dropped_when_encoded(wanted, place))
-        }
-    }
-}
-
-fn list(wanted: &[Value], existing: &[Value], place: Place<'_>) -> bool {
+fn list(wanted: &[Json<'_>], existing: &[Json<'_>], place: Place<'_>) -> bool {
     let keys = place.keys();
     if keys.is_empty() {
         // Commands, arguments and the like mean something as a whole.
@@ -96,13 +104,26 @@ fn list(wanted: &[Value], existing: &[Value], place: Place<'_>) -> bool {
             && wanted.iter().zip(existing).all(|(wanted, existing)| value(wanted, Some(existing), place));
     }
     wanted.iter().all(|wanted| {
-        // Of two with one key the last counts, as in a container's environment.
-        let same = existing
-            .iter()
-            .rev()
-            .find(|existing| keys.iter().all(|key| key_of(wanted, key) == key_of(existing, key)));
+        let same = find(existing, wanted, keys).and_then(|at| existing.get(at));
         same.is_some_and(|existing| value(wanted, Some(existing), place))
     })
+}
+
+/// Where the item with the keys of the wanted one is. Of two the last counts, as in a container's environment.
+pub(crate) fn find(items: &[Json<'_>], wanted: &Json<'_>, keys: &[&str]) -> Option<usize> {
+    items.iter().rposition(|item| keys.iter().all(|key| same_key(wanted, item, key)))
+}
+
+/// Whether two items have the same value of a key; an absent protocol is TCP.
+fn same_key(one: &Json<'_>, other: &Json<'_>, key: &str) -> bool {
+    fn of<'a>(item: &Json<'a>, key: &str) -> Option<Json<'a>> {
+        item.field(key).filter(|value| !(key == "protocol" && value.text().as_deref() == Some("TCP")))
+    }
+    match (of(one, key), of(other, key)) {
+        (Some(one), Some(other)) => same_scalar(&one.resolve(), &other.resolve()),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// Strings that others may have changed without changing what was wanted.
@@ -122,28 +143,37 @@ fn same_text(wanted: &str, existing: &str, place: Place<'_>) -> bool {
     }
 }
 
-/// The value of a list key; an absent protocol is TCP.
-fn key_of<'v>(item: &'v Value, key: &str) -> Option<&'v Value> {
-    item.get(key).filter(|value| !(key == "protocol" && *value == "TCP"))
-}
-
-/// Whether the API server, which leaves empty and zero values out when it encodes a pod, would not show this value.
-fn is_dropped_when_encoded(wanted: &Value, place: Place<'_>) -> bool {
-    match wanted {
-        Value::Null => true,
-        Value::String(text) => text.is_empty() || (place.field == "protocol" && text == "TCP"),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(flag) => !flag && !place.inherits && place.field != "optional",
-        Value::Number(number) => {
-            number.as_f64() == Some(0.0) && !place.inherits && place.field != "terminationGracePeriodSeconds"
+/// Equality of what is neither list nor map; numbers by value.
+fn same_scalar(one: &Json<'_>, other: &Json<'_>) -> bool {
+    match (one, other) {
+        (Json::Bool(one), Json::Bool(other)) => one == other,
+        (Json::Text(one), Json::Text(other)) => one == other,
+        (Json::Null, Json::Null) => true,
+        (Json::Number(one), Json::Number(other)) => {
+            one == other || ((one.is_f64() || other.is_f64()) && one.as_f64() == other.as_f64())
         }
+        _ => false,
     }
 }
 
-fn same_quantity(wanted: &Value, existing: &Value) -> bool {
-    let quantity = |value: &Value| match value {
-        Value::String(text) => Quantity::parse(text),
+/// Whether the API server, which leaves empty and zero values out when it encodes a pod, would not show this value.
+fn is_dropped_when_encoded(wanted: &Json<'_>, place: Place<'_>) -> bool {
+    match &*wanted.resolve() {
+        Json::Null => true,
+        Json::Text(text) => text.is_empty() || (place.field == "protocol" && text == "TCP"),
+        Json::List(items) => items.is_empty(),
+        Json::Object(fields) => fields.is_empty(),
+        Json::Bool(flag) => !flag && !place.inherits && place.field != "optional",
+        Json::Number(number) => {
+            number.as_f64() == Some(0.0) && !place.inherits && place.field != "terminationGracePeriodSeconds"
+        }
+        Json::Raw(_) | Json::Shared(_) => false,
+    }
+}
+
+fn same_quantity(wanted: &Json<'_>, existing: &Json<'_>) -> bool {
+    let quantity = |value: &Json<'_>| match value {
+        Json::Text(text) => Quantity::parse(text),
         other => Quantity::parse(&other.to_string()),
     };
     matches!((quantity(wanted), quantity(existing)), (Some(wanted), Some(existing)) if wanted == existing)
@@ -152,13 +182,12 @@ fn same_quantity(wanted: &Value, existing: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::Node;
 
     fn contained(wanted: &str, existing: &str) -> bool {
         let wanted = crate::yaml::to_json(wanted).unwrap();
         let existing = crate::yaml::to_json(existing).unwrap();
-        let Ok(Node::Present(existing)) = serde_json::from_str(&existing) else { panic!("an object") };
-        object(&serde_json::from_str(&wanted).unwrap(), &existing)
+        let existing = Json::read(&existing, &crate::json::Plan::Open).unwrap();
+        value(&Json::parse(&wanted).unwrap(), Some(&existing), Place::TOP)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::Value;
-use sidecar_engine::{Engine, Patch, Reason};
+use sidecar_engine::{Engine, Namespace, Patch, Reason};
 
 use crate::arguments::{InjectArguments, OutputFormat};
 use crate::failure::Failure;
@@ -13,7 +13,7 @@ use crate::manifest::output::Stream;
 use crate::manifest::{edit, workload};
 
 pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
-    let engine = Engine::builtin().map_err(Failure::internal)?;
+    let engine = Engine::builtin();
     let mut report = Report::default();
     let mut stream = Stream::default();
     // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
@@ -40,7 +40,7 @@ fn inject<'e>(
     let mut patches = Vec::new();
     for place in workload::pods(&value) {
         let text = place.pod.to_string();
-        match engine.inject(&text) {
+        match engine.inject(&text, &Namespace::unknown("default")) {
             Ok(injection) => {
                 report.add(&place.object, &injection.decisions, injection.denied);
                 if place.is_labelled_outside {

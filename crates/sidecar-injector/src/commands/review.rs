@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sidecar_engine::{Engine, ReviewError};
+use sidecar_engine::{Engine, NoNamespaces, ReviewError};
 
 use crate::arguments::ReviewArguments;
 use crate::failure::Failure;
@@ -11,8 +11,8 @@ use crate::manifest::output;
 
 pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     let source = input::read_one(&arguments.filename)?;
-    let engine = Engine::builtin().map_err(Failure::internal)?;
-    let reviewed = engine.review(&source.bytes).map_err(|error| failure(&source, &error))?;
+    let engine = Engine::builtin();
+    let reviewed = engine.review(&source.bytes, &NoNamespaces).map_err(|error| failure(&source, &error))?;
     let mut response = String::from_utf8(reviewed.response).map_err(Failure::internal)?;
     response.push('\n');
     output::print(&response)?;

@@ -133,7 +133,15 @@ mod tests {
         let value: Value = serde_json::from_str(&document.json).unwrap();
         let patches: Vec<_> = workload::pods(&value)
             .into_iter()
-            .map(|place| (place.pointer, engine.inject(&place.pod.to_string()).unwrap().patch))
+            .map(|place| {
+                (
+                    place.pointer,
+                    engine
+                        .inject(&place.pod.to_string(), &sidecar_engine::Namespace::unknown("default"))
+                        .unwrap()
+                        .patch,
+                )
+            })
             .collect();
         apply(&document, &patches).unwrap()
     }

@@ -13,7 +13,7 @@ use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use serde_json::json;
-use sidecar_engine::Engine;
+use sidecar_engine::{Engine, NoNamespaces};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::connection::Phase;
@@ -68,7 +68,7 @@ async fn mutate(
 ) -> Result<Response, Refusal> {
     let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
     let started = Instant::now();
-    match shared.engine.review(&body) {
+    match shared.engine.review(&body, &NoNamespaces) {
         Ok(mut reviewed) => {
             let response = std::mem::take(&mut reviewed.response);
             logs::review(&reviewed, started.elapsed());

@@ -1,0 +1,254 @@
+//! What the API server would refuse about a pod, looked for in what a definition changes, before it is sent.
+//!
+//! A pod that is refused because of its sidecar is a pod that does not start because of us. The rules are those of
+//! pkg/apis/core/v1/validation and of the admission plugins that run after webhooks.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+
+use super::draft::Blocked;
+use crate::decision::Reason;
+use crate::json::Json;
+use crate::quantity::Quantity;
+use crate::render::Fragment;
+
+/// All annotations together (apimachinery pkg/api/validation/objectmeta.go, `TotalAnnotationSizeLimitB`).
+const ANNOTATIONS_SIZE: usize = 256 * 1024;
+
+/// Looks at the pod as it would be, where the fragment has changed it.
+pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Blocked> {
+    let refused = |problem: Option<String>| match problem {
+        Some(problem) => Err(Blocked::new(Reason::WouldBeRejected, problem)),
+        None => Ok(()),
+    };
+    let injected_metadata = fragment.pod.get("metadata");
+    if let Some(metadata) = injected_metadata {
+        refused(labels(metadata.get("labels")))?;
+        if metadata.get("annotations").is_some() {
+            refused(annotations(pod))?;
+        }
+    }
+    let Some(spec) = pod.get("spec") else { return Ok(()) };
+    let injected = fragment.pod.get("spec");
+    let volumes = Volumes(OnceCell::new(), spec);
+    let mut touched: Vec<(&str, String)> = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let items = injected.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
+        touched.extend(items.iter().filter_map(|item| Some((list, item.text_of("name")?.into_owned()))));
+    }
+    for patch in &fragment.patches {
+        touched.push((patch.list, patch.container.clone()));
+    }
+    for (list, name) in &touched {
+        let items = spec.get(list).and_then(Json::items).unwrap_or_default();
+        let found = items.iter().find(|item| item.text_of("name").as_deref() == Some(name));
+        let Some(container) = found else { continue };
+        refused(self::container(container, list, name, &volumes))?;
+    }
+    if let Some(volumes) = injected.and_then(|spec| spec.get("volumes")) {
+        for volume in volumes.items().unwrap_or_default() {
+            refused(dns_label("volume", &volume.text_of("name").unwrap_or_default()))?;
+        }
+    }
+    let has_ports = |container: &Json<'_>| container.field("ports").is_some();
+    let injected_containers = injected.and_then(|spec| spec.get("containers")).and_then(Json::items);
+    if injected_containers.unwrap_or_default().iter().any(has_ports)
+        || fragment.patches.iter().any(|patch| has_ports(&patch.fields))
+    {
+        refused(host_ports(spec))?;
+    }
+    refused(pod_level_resources(spec))?;
+    if injected.is_some_and(|injected| injected.get("schedulingGates").is_some())
+        && spec.get("nodeName").is_some()
+    {
+        refused(Some(
+            "the pod is bound to a node already (spec.nodeName), scheduling gates cannot be added".to_owned(),
+        ))?;
+    }
+    Ok(())
+}
+
+/// The names of the pod's volumes, read when the first mount asks for them. Volumes that cannot be read have any name.
+struct Volumes<'s, 'a>(OnceCell<Option<BTreeSet<String>>>, &'s Json<'a>);
+
+impl Volumes<'_, '_> {
+    fn has(&self, name: &str) -> bool {
+        let read = || match self.1.field("volumes") {
+            None => Some(BTreeSet::new()),
+            Some(volumes) => volumes.resolve().items().map(|items| {
+                let names = items.iter().filter_map(|item| Some(item.field("name")?.text()?.into_owned()));
+                names.collect()
+            }),
+        };
+        self.0.get_or_init(read).as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
+fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_, '_>) -> Option<String> {
+    let container = container.resolve();
+    let problem = dns_label("container", name);
+    let problem = problem.or_else(|| {
+        let image = container.text_of("image").unwrap_or_default();
+        (list == "containers" && image.trim() != image)
+            .then(|| format!("container {name:?} has blanks around its image"))
+    });
+    let problem = problem.or_else(|| mounts(&container, name, volumes));
+    let problem = problem.or_else(|| ports(&container, name));
+    problem.or_else(|| {
+        let is_ordinary =
+            list == "initContainers" && container.text_of("restartPolicy").as_deref() != Some("Always");
+        let fields = ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
+        let field = fields.into_iter().find(|field| is_ordinary && container.get(field).is_some())?;
+        Some(format!("init container {name:?} cannot have a {field}"))
+    })
+}
+
+/// A name as RFC 1123 wants it.
+fn dns_label(what: &str, name: &str) -> Option<String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = name.len() <= 63
+        && name.bytes().all(|byte| inner(byte) || byte == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner);
+    (!is_label).then(|| {
+        format!("the {what} name {name:?} must be lower-case letters, digits and inner hyphens, 63 at most")
+    })
+}
+
+/// Mounts of volumes that are there, each path once, devices included.
+fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option<String> {
+    let mut paths = BTreeSet::new();
+    for (list, key) in [("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")] {
+        let Some(items) = container.field(list) else { continue };
+        let items = items.resolve();
+        for item in items.items().unwrap_or_default() {
+            let volume =
+                item.field("name").and_then(|name| Some(name.text()?.into_owned())).unwrap_or_default();
+            if !volumes.has(&volume) {
+                return Some(format!("container {name:?} mounts the volume {volume:?}, which is not there"));
+            }
+            let path = item.field(key).and_then(|path| Some(path.text()?.into_owned())).unwrap_or_default();
+            if !paths.insert(path.clone()) {
+                return Some(format!("container {name:?} mounts something at {path:?} twice"));
+            }
+        }
+    }
+    None
+}
+
+/// Names of ports: at most 15 characters, each once in a container.
+fn ports(container: &Json<'_>, name: &str) -> Option<String> {
+    let ports = container.field("ports")?;
+    let ports = ports.resolve();
+    let mut names = BTreeSet::new();
+    for port in ports.items().unwrap_or_default() {
+        let Some(port_name) = port.field("name").and_then(|name| Some(name.text()?.into_owned())) else {
+            continue;
+        };
+        if port_name.len() > 15 {
+            return Some(format!(
+                "container {name:?} has a port name of more than 15 characters: {port_name:?}"
+            ));
+        }
+        if !names.insert(port_name.clone()) {
+            return Some(format!("container {name:?} has two ports named {port_name:?}"));
+        }
+    }
+    None
+}
+
+/// Ports of the node: each once among the ordinary containers.
+fn host_ports(spec: &Json<'_>) -> Option<String> {
+    let mut taken = BTreeSet::new();
+    for container in spec.get("containers").and_then(Json::items).unwrap_or_default() {
+        let Some(ports) = container.field("ports") else { continue };
+        for port in ports.resolve().items().unwrap_or_default() {
+            let Some(host_port) = port.field("hostPort").map(|port| port.to_string()) else { continue };
+            if host_port == "0" {
+                continue;
+            }
+            let of = |key: &str, default: &str| {
+                let value = port.field(key).and_then(|value| Some(value.text()?.into_owned()));
+                value.unwrap_or_else(|| default.to_owned())
+            };
+            if !taken.insert((of("hostIP", ""), of("protocol", "TCP"), host_port.clone())) {
+                return Some(format!("two containers want the node's port {host_port}"));
+            }
+        }
+    }
+    None
+}
+
+fn labels(labels: Option<&Json<'_>>) -> Option<String> {
+    for (key, value) in labels?.fields()? {
+        let Some(value) = value.text() else { return Some(format!("the label {key} is not a string")) };
+        let edge = |byte: u8| byte.is_ascii_alphanumeric();
+        let is_value = value.len() <= 63
+            && value.bytes().all(|byte| edge(byte) || matches!(byte, b'-' | b'_' | b'.'))
+            && value.bytes().next().is_none_or(edge)
+            && value.bytes().last().is_none_or(edge);
+        if !is_value {
+            return Some(format!("the label {key} cannot have the value {value:?}"));
+        }
+    }
+    None
+}
+
+fn annotations(pod: &Json<'_>) -> Option<String> {
+    let annotations = pod.get("metadata")?.field("annotations")?;
+    let annotations = annotations.resolve();
+    let size = |(key, value): &(std::borrow::Cow<'_, str>, Json<'_>)| {
+        key.len() + value.text().map_or(0, |text| text.len())
+    };
+    if let Some((key, _)) =
+        annotations.fields()?.iter().find(|(_, value)| value.text().is_none() && !value.is_null())
+    {
+        return Some(format!("the annotation {key} is not a string"));
+    }
+    let total: usize = annotations.fields()?.iter().map(size).sum();
+    (total > ANNOTATIONS_SIZE)
+        .then(|| format!("the annotations would have {total} bytes, {ANNOTATIONS_SIZE} are allowed"))
+}
+
+/// Where the pod sets its resources as a whole, its containers must fit in (pkg/apis/core/validation,
+/// `validatePodResources`): the sum of the requests of containers and native sidecars, and each container's limit.
+fn pod_level_resources(spec: &Json<'_>) -> Option<String> {
+    let pod = spec.field("resources")?;
+    let quantity = |of: &Json<'_>, kind: &str, resource: &str| {
+        let value = of.field(kind)?.field(resource)?;
+        let text = value.text().map(std::borrow::Cow::into_owned);
+        Quantity::parse(&text.unwrap_or_else(|| value.to_string()))
+    };
+    for resource in ["cpu", "memory"] {
+        let (request, limit) = (quantity(&pod, "requests", resource), quantity(&pod, "limits", resource));
+        let mut sum = Quantity::ZERO;
+        for list in ["containers", "initContainers"] {
+            for container in spec.get(list).and_then(Json::items).unwrap_or_default() {
+                let restarts = container.field("restartPolicy");
+                let is_sidecar = restarts.is_some_and(|policy| policy.text().as_deref() == Some("Always"));
+                if list == "initContainers" && !is_sidecar {
+                    continue;
+                }
+                let Some(resources) = container.field("resources") else { continue };
+                let own_limit = quantity(&resources, "limits", resource);
+                if let (Some(own), Some(limit)) = (own_limit, limit)
+                    && own > limit
+                {
+                    return Some(format!("a container's {resource} limit would be above the pod's"));
+                }
+                // Limits without requests become requests when the pod is stored.
+                if let Some(own) = quantity(&resources, "requests", resource).or(own_limit) {
+                    sum = sum.plus(own)?;
+                }
+            }
+        }
+        if let Some(request) = request
+            && sum > request
+        {
+            return Some(format!(
+                "the containers' {resource} requests would be above the pod's ({resource} in spec.resources.requests)"
+            ));
+        }
+    }
+    None
+}

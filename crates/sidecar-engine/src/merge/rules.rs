@@ -1,0 +1,115 @@
+//! How each field of a pod is merged: one table, the same that docs/definitions.md shows.
+//!
+//! The keys of lists are those of server-side apply (`+listMapKey` in kubernetes/api core/v1/types.go), where the lists
+//! have any; lists without keys that mean a set are merged as one. A field that is not in the table is one value.
+
+/// How one field is merged with what the pod has there. What is absent is always added.
+#[derive(Debug)]
+pub(crate) enum Rule {
+    /// One value: the same, or a conflict.
+    Value,
+    /// One value, which Kubernetes sets when nobody does. Its default (as JSON) counts as absent.
+    Defaulted(&'static str),
+    /// One value; admission plugins have worked out others from it, which are cleared when it changes.
+    Clears(&'static [&'static str]),
+    /// A map: field by field. Those that are not named are values.
+    Fields(&'static [(&'static str, Rule)]),
+    /// A map whose entries are never replaced, because controllers select by them.
+    Labels,
+    /// A list with keys: an item with new keys is appended; with known keys it is merged by its own rule.
+    Keyed(&'static [&'static str], &'static Rule),
+    /// A list in which order does not matter: what is not there is appended.
+    Set,
+    /// Containers: by name, which must be free in all three lists, and at the place that the definition says.
+    Containers,
+}
+
+impl Rule {
+    /// The rule for a field of a map.
+    pub(crate) fn of(&self, field: &str) -> &Rule {
+        match self {
+            Rule::Fields(fields) => {
+                fields.iter().find(|(name, _)| *name == field).map_or(&Rule::Value, |(_, rule)| rule)
+            }
+            _ => &Rule::Value,
+        }
+    }
+}
+
+use Rule::{Clears, Containers, Defaulted, Fields, Keyed, Labels, Set, Value};
+
+const MAP: Rule = Fields(&[]);
+
+const RESOURCES: Rule = Fields(&[("limits", MAP), ("requests", MAP), ("claims", Keyed(&["name"], &Value))]);
+
+/// A pod, as far as anything can be injected into it.
+pub(crate) static POD: Rule = Fields(&[
+    ("metadata", Fields(&[("labels", Labels), ("annotations", MAP)])),
+    (
+        "spec",
+        Fields(&[
+            ("containers", Containers),
+            ("initContainers", Containers),
+            ("volumes", Keyed(&["name"], &Value)),
+            ("imagePullSecrets", Keyed(&["name"], &Value)),
+            ("hostAliases", Keyed(&["ip"], &Fields(&[("hostnames", Set)]))),
+            ("topologySpreadConstraints", Keyed(&["topologyKey", "whenUnsatisfiable"], &Value)),
+            ("schedulingGates", Keyed(&["name"], &Value)),
+            ("resourceClaims", Keyed(&["name"], &Value)),
+            ("evictionResponders", Keyed(&["name"], &Value)),
+            ("tolerations", Set),
+            ("readinessGates", Set),
+            ("nodeSelector", MAP),
+            ("overhead", MAP),
+            (
+                "dnsConfig",
+                Fields(&[("nameservers", Set), ("searches", Set), ("options", Keyed(&["name"], &Value))]),
+            ),
+            (
+                "affinity",
+                Fields(&[
+                    // Required node terms are alternatives: another one would let the pod run where it must not.
+                    ("nodeAffinity", Fields(&[("preferredDuringSchedulingIgnoredDuringExecution", Set)])),
+                    ("podAffinity", POD_AFFINITY),
+                    ("podAntiAffinity", POD_AFFINITY),
+                ]),
+            ),
+            (
+                "securityContext",
+                Fields(&[("supplementalGroups", Set), ("sysctls", Keyed(&["name"], &Value))]),
+            ),
+            ("resources", RESOURCES),
+            ("restartPolicy", Defaulted("\"Always\"")),
+            ("dnsPolicy", Defaulted("\"ClusterFirst\"")),
+            ("schedulerName", Defaulted("\"default-scheduler\"")),
+            ("terminationGracePeriodSeconds", Defaulted("30")),
+            ("enableServiceLinks", Defaulted("true")),
+            ("serviceAccountName", Defaulted("\"default\"")),
+            // Set by the plugins Priority and RuntimeClass before us, and refused by them when they do not fit
+            // (plugin/pkg/admission/priority, plugin/pkg/admission/runtimeclass).
+            ("priorityClassName", Clears(&["priority", "preemptionPolicy"])),
+            ("runtimeClassName", Clears(&["overhead"])),
+        ]),
+    ),
+]);
+
+/// Required terms must all hold: another one narrows, which is what its author wants.
+const POD_AFFINITY: Rule = Fields(&[
+    ("requiredDuringSchedulingIgnoredDuringExecution", Set),
+    ("preferredDuringSchedulingIgnoredDuringExecution", Set),
+]);
+
+/// One of the pod's own containers.
+pub(crate) static CONTAINER: Rule = Fields(&[
+    ("env", Keyed(&["name"], &Value)),
+    ("envFrom", Set),
+    ("volumeMounts", Keyed(&["mountPath"], &Value)),
+    ("volumeDevices", Keyed(&["devicePath"], &Value)),
+    ("ports", Keyed(&["containerPort", "protocol"], &Value)),
+    ("resources", RESOURCES),
+    ("resizePolicy", Keyed(&["resourceName"], &Value)),
+    ("securityContext", Fields(&[("capabilities", Fields(&[("add", Set), ("drop", Set)]))])),
+    ("lifecycle", MAP),
+    ("terminationMessagePath", Defaulted("\"/dev/termination-log\"")),
+    ("terminationMessagePolicy", Defaulted("\"File\"")),
+]);
