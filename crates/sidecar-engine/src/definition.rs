@@ -36,13 +36,44 @@ pub struct Definition {
 }
 
 /// The two kinds of definitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
     /// For the pods of every namespace.
     ClusterSidecarDefinition,
     /// For the pods of its own namespace only.
     SidecarDefinition,
+}
+
+/// What a definition is known by: no two of one kind and namespace have the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The two kinds do not share their names.
+    pub kind: Kind,
+    /// Only of a [`Kind::SidecarDefinition`].
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl Kind {
+    /// As objects say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::ClusterSidecarDefinition => "ClusterSidecarDefinition",
+            Kind::SidecarDefinition => "SidecarDefinition",
+        }
+    }
+}
+
+/// As decisions say it: `log-shipper`, or `team-a/proxy`.
+impl std::fmt::Display for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(formatter, "{namespace}/")?;
+        }
+        formatter.write_str(&self.name)
+    }
 }
 
 /// The part of a Kubernetes object's metadata that is read here.

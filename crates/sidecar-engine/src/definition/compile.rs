@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     API_VERSION, ByName, ContainerKind, ContainerPatch, Definition, DefinitionSpec, End, FailurePolicy,
-    FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector, Untyped,
+    FieldPath, Key, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector, Untyped,
 };
 use crate::expression::{Bindings, Expression, Scope};
 use crate::json::Json;
@@ -91,6 +91,14 @@ impl Compiled {
                 format!("is {api_version:?}, must be {API_VERSION:?}"),
             ));
         }
+        if kind == Kind::SidecarDefinition && metadata.namespace.as_deref().unwrap_or_default().is_empty() {
+            // Without one it would be for every namespace.
+            problems.push(Problem::new(
+                ProblemCode::MissingField,
+                FieldPath::of("metadata.namespace"),
+                "is missing: a SidecarDefinition is for the pods of its own namespace",
+            ));
+        }
         let parameters =
             Parameters::compile(&metadata.name, parameters, &FieldPath::of("spec.parameters"), &mut problems);
         let names = parameters.names();
@@ -127,6 +135,20 @@ impl Compiled {
             None => Cow::Borrowed(&self.name),
             Some(namespace) => Cow::Owned(format!("{namespace}/{}", self.name)),
         }
+    }
+
+    /// What it is known by.
+    pub fn key(&self) -> Key {
+        let kind = match self.namespace {
+            None => Kind::ClusterSidecarDefinition,
+            Some(_) => Kind::SidecarDefinition,
+        };
+        Key { kind, namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// Whether it can only be applied where more is known of a pod's namespace than its name.
+    pub fn needs_namespace_labels(&self) -> bool {
+        self.selector.namespaces.as_ref().is_some_and(|selector| !selector.looks_only_at_names())
     }
 
     /// Whether a pod that it cannot be applied to is denied.

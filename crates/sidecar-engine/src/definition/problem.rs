@@ -100,6 +100,12 @@ impl ProblemCode {
 }
 
 impl Problem {
+    /// The name of a definition that another one has already, which stands at `other`.
+    pub fn name_taken(name: &str, other: &str) -> Self {
+        let message = format!("{name:?} is the name of {other} already");
+        Problem::new(ProblemCode::NameTaken, FieldPath::of("metadata.name"), message)
+    }
+
     pub(crate) fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
         Problem { code, path, message: message.into(), suggestion: None, place: None }
     }
