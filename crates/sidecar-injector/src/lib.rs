@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! arguments ──> serve ──> connection ──> http ──> Engine::review
-//!          │      └ certificates, shutdown, logs
+//!          │      └ sources, certificates, shutdown, logs
 //!          └──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
 //! ```
 
@@ -12,10 +12,12 @@
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 mod arguments;
+mod changes;
 mod commands;
 mod failure;
 mod manifest;
 mod serve;
+mod sources;
 
 pub use arguments::Arguments;
 pub use failure::Failure;
