@@ -106,7 +106,9 @@ fn check(case: &Case) -> Result<(), String> {
     let mut compiled = Vec::new();
     for definition in &case.definitions {
         compiled.push(
-            Compiled::from_yaml(definition).map_err(|problems| format!("the definition: {problems:#?}"))?.into(),
+            Compiled::from_yaml(definition)
+                .map_err(|problems| format!("the definition: {problems:#?}"))?
+                .into(),
         );
     }
     let engine = Engine::new(compiled);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Adds sidecar containers to Kubernetes pods.
@@ -80,7 +81,14 @@ pub(crate) struct ServeArguments {
     )]
     pub(crate) tls_private_key_file: PathBuf,
     /// File or folder of definitions, read again when it changes; can be given several times, or with `:` between
-    #[arg(long, env = "DEFINITIONS", value_name = "PATH", value_delimiter = ':')]
+    #[arg(
+        long,
+        env = "DEFINITIONS",
+        value_name = "PATH",
+        value_delimiter = ':',
+        // A variable that is set to nothing is not an error.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) definitions: Vec<PathBuf>,
     /// Watch the cluster's ClusterSidecarDefinition and SidecarDefinition objects, and its namespaces
     #[arg(

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::{
     API_VERSION, ByName, ContainerKind, ContainerPatch, Definition, DefinitionSpec, End, FailurePolicy,
-    FieldPath, Key, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector, Untyped,
+    FieldPath, Key, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector,
+    Untyped,
 };
 use crate::expression::{Bindings, Expression, Scope};
 use crate::json::Json;

@@ -14,10 +14,8 @@ pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     let source = input::read_one(&arguments.filename)?;
     let definitions = offline::definitions(&arguments.offline)?.current();
     let namespaces = offline::namespaces(&arguments.offline.namespace_file)?;
-    let reviewed = definitions
-        .engine
-        .review(&source.bytes, &namespaces)
-       .map_err(|error| failure(&source, &error))?;
+    let reviewed =
+        definitions.engine.review(&source.bytes, &namespaces).map_err(|error| failure(&source, &error))?;
     let mut response = String::from_utf8(reviewed.response).map_err(Failure::internal)?;
     response.push('\n');
     output::print(&response)?;

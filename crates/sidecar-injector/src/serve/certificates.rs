@@ -116,11 +116,8 @@ impl Certificates {
 
     async fn follow(self: Arc<Self>, mut served: Contents) {
         let files = [&self.files.certificate, &self.files.private_key];
-        let mut changes = Changes::watch(
-            &files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)),
-            SETTLE,
-            LOOK,
-        );
+        let mut changes =
+            Changes::watch(&files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)), SETTLE, LOOK);
         let mut refused: Option<String> = None;
         loop {
             changes.next().await;

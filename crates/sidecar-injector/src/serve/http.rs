@@ -65,7 +65,8 @@ pub(crate) fn router(shared: Shared) -> Router {
             )
         })
         .fallback(|| async {
-            let paths = "the paths are /mutation/pod, /validation/definition, /health/liveness and /health/readiness";
+            let paths =
+                "the paths are /mutation/pod, /validation/definition, /health/liveness and /health/readiness";
             Refusal::new(StatusCode::NOT_FOUND, "NotFound", paths)
         })
         .with_state(Arc::new(shared))

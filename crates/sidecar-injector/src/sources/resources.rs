@@ -58,13 +58,15 @@ impl Watched for Objects {
     fn keep(&self, mut object: DynamicObject, before: Option<&Object>) -> Object {
         let metadata = &mut object.metadata;
         let name = metadata.name.clone().unwrap_or_default();
-        let namespace = metadata.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        let namespace =
+            metadata.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         // What others do to an object's metadata must not look like a change of the definition.
         metadata.managed_fields = None;
         metadata.resource_version = None;
-        object
-            .types
-            .get_or_insert_with(|| TypeMeta { api_version: API_VERSION.to_owned(), kind: self.kind.name().to_owned() });
+        object.types.get_or_insert_with(|| TypeMeta {
+            api_version: API_VERSION.to_owned(),
+            kind: self.kind.name().to_owned(),
+        });
         if let Some(fields) = object.data.as_object_mut() {
             fields.remove("status");
         }

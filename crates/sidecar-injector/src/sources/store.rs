@@ -3,7 +3,9 @@
 //! A definition that becomes bad goes on serving as it was when it was good. A name that two places want is served
 //! from the place that had it first. What is wrong is said once, when it begins to be wrong.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -184,13 +186,13 @@ impl Store {
 impl Loaded {
     /// The place of the file that a name is served from.
     pub(crate) fn file_of(&self, key: &Key) -> Option<String> {
-        self.files.get(key).map(|place| place.to_string())
+        self.files.get(key).map(ToString::to_string)
     }
 
     /// The names of the definitions, for a line of the log.
     pub(crate) fn names(&self) -> String {
         let names = self.engine.definitions();
-        shorten(names.map(|name| name.into_owned()))
+        shorten(names.map(Cow::into_owned))
     }
 }
 
@@ -366,7 +368,7 @@ fn shorten(names: impl Iterator<Item = String>) -> String {
     names.truncate(NAMES);
     let mut text = names.join(",");
     if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+        let _ = write!(text, " and {more} more");
     }
     text
 }
