@@ -1,45 +1,153 @@
-//! stub
+//! Expressions `${...}`: CEL, compiled when a definition is loaded, over the parts of a pod that they name.
+//!
+//! The language is the `cel` crate's. What is here is what a server needs around it: names are checked when a
+//! definition is loaded, values are the pod's own and not copies of it, and no expression can take long.
+
+mod budget;
+mod check;
+mod functions;
+mod library;
+mod quantities;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+mod text;
+mod urls;
+mod value;
+
+pub(crate) use text::Text;
+
+use std::sync::{Arc, OnceLock};
+
+use cel::common::value::CowVal;
+use cel::context::VariableResolver;
+use cel::{Context, Env, IdedExpr, Value};
+
 use crate::json::Json;
+use budget::Budget;
+use functions::Pattern;
+
+/// Longer ones are programs, and belong elsewhere.
+const SOURCE_LENGTH: usize = 4096;
+
+/// What an expression can name; for checks when it is compiled.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'s> {
+    /// The names of the definition's parameters.
     pub(crate) parameters: &'s [&'s str],
+    /// Whether there is a `container`.
     pub(crate) container: bool,
 }
+
+/// A compiled expression.
 #[derive(Debug)]
-pub(crate) struct Expression;
-#[derive(Debug)]
+pub(crate) struct Expression {
+    tree: IdedExpr,
+    /// The regular expressions that are written out in it.
+    patterns: Vec<Pattern>,
+}
+
+/// What is wrong with an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExpressionProblem {
+    /// In one line.
     pub(crate) message: String,
-    pub(crate) offset: Option<usize>,
+    /// What was probably meant.
     pub(crate) suggestion: Option<String>,
 }
-#[derive(Clone, Copy)]
+
+/// What the names in an expression stand for.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Bindings<'a> {
+    /// The pod as it was received.
     pub(crate) pod: &'a Json<'a>,
+    /// `name`, `labels` and `annotations` of its namespace.
     pub(crate) namespace: &'a Json<'a>,
+    /// The values of the definition's parameters.
     pub(crate) params: &'a Json<'a>,
+    /// The container that is patched.
     pub(crate) container: Option<&'a Json<'a>>,
 }
+
+impl ExpressionProblem {
+    fn new(message: impl Into<String>) -> Self {
+        ExpressionProblem { message: message.into(), suggestion: None }
+    }
+}
+
 impl Expression {
-    pub(crate) fn compile(_source: &str, _scope: &Scope<'_>) -> Result<Self, Vec<ExpressionProblem>> {
-        Ok(Expression)
+    /// Compiles CEL source.
+    pub(crate) fn compile(source: &str, scope: &Scope<'_>) -> Result<Self, Vec<ExpressionProblem>> {
+        if source.len() > SOURCE_LENGTH {
+            let problem =
+                format!("an expression has at most {SOURCE_LENGTH} bytes, this one has {}", source.len());
+            return Err(vec![ExpressionProblem::new(problem)]);
+        }
+        check::nesting(source)?;
+        let tree = environment().parser().parse(&text::without_reserved_word(source)).map_err(|errors| {
+            let problem = |error: &cel::ParseError| {
+                let message = error.msg.lines().next().unwrap_or_default();
+                let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+                let column = error.pos.1;
+                ExpressionProblem::new(format!("{source:?} is not CEL: {message} (at character {column})"))
+            };
+            // What follows the first is mostly a consequence of it.
+            errors.errors.first().map(problem).into_iter().collect::<Vec<_>>()
+        })?;
+        check::tree(&tree, scope)?;
+        let mut rewriter = rewrite::Rewriter::default();
+        let tree = rewriter.rewrite(tree)?;
+        Ok(Expression { tree, patterns: rewriter.patterns })
     }
-    pub(crate) fn evaluate_bool(&self, _bindings: &Bindings<'_>) -> Result<bool, String> {
-        Ok(true)
+
+    /// The value for one pod; the error is one line for people, and never shows a value of the pod.
+    pub(crate) fn evaluate(&self, bindings: &Bindings<'_>) -> Result<Json<'static>, String> {
+        let names = Names { bindings, budget: Budget::new(), patterns: &self.patterns };
+        let mut context = Context::with_env(Arc::clone(environment()));
+        context.set_variable_resolver(&names);
+        let result = Value::resolve_val(&self.tree, &context)
+            .and_then(|value| value::to_json(value.as_ref(), &names.budget));
+        result.map_err(|error| {
+            // An error in one branch of a condition can hide that it was the budget that ended the other.
+            if names.budget.is_spent() { budget::SPENT.to_owned() } else { functions::explain(&error) }
+        })
     }
-}
-#[derive(Debug)]
-pub(crate) enum Text {
-    Literal(String),
-    Whole(Expression),
-}
-impl Text {
-    pub(crate) fn compile(text: &str, _scope: &Scope<'_>) -> Result<Text, Vec<ExpressionProblem>> {
-        Ok(Text::Literal(text.to_owned()))
-    }
-    pub(crate) fn evaluate(&self, _bindings: &Bindings<'_>) -> Result<Json<'static>, String> {
-        match self {
-            Text::Literal(t) => Ok(Json::text_from(t.clone())),
-            Text::Whole(_) => Ok(Json::Null),
+
+    /// As [`Expression::evaluate`], for an expression that must give true or false.
+    pub(crate) fn evaluate_bool(&self, bindings: &Bindings<'_>) -> Result<bool, String> {
+        match self.evaluate(bindings)? {
+            Json::Bool(flag) => Ok(flag),
+            _ => Err("gives something else than true or false".to_owned()),
         }
     }
+}
+
+/// Looks names up when they are evaluated: what is not named costs nothing.
+struct Names<'n> {
+    bindings: &'n Bindings<'n>,
+    budget: Budget,
+    patterns: &'n [Pattern],
+}
+
+impl VariableResolver for Names<'_> {
+    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        let json = match name {
+            "pod" => self.bindings.pod,
+            text::INSTEAD => self.bindings.namespace,
+            "params" => return Some(value::parameters(self.bindings.params)),
+            "container" => self.bindings.container?,
+            rewrite::BUDGET => return Some(CowVal::Borrowed(&self.budget)),
+            _ => {
+                let index: usize = name.strip_prefix(rewrite::PATTERN)?.parse().ok()?;
+                return Some(CowVal::Borrowed(self.patterns.get(index)?));
+            }
+        };
+        Some(value::of(json.share()))
+    }
+}
+
+/// The standard library and what users of admission policies know besides.
+fn environment() -> &'static Arc<Env> {
+    static ENVIRONMENT: OnceLock<Arc<Env>> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| Arc::new(library::environment()))
 }

@@ -1,6 +1,7 @@
 //! Kubernetes resource quantities: comparing and adding.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// A quantity as a decimal: `mantissa * 10^exponent`, without trailing zeros in the mantissa.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,26 @@ impl Quantity {
     pub(crate) fn plus(self, other: Self) -> Option<Self> {
         let (one, two) = self.aligned(other)?;
         Some(Self::normal(one.checked_add(two)?, self.exponent.min(other.exponent)))
+    }
+
+    pub(crate) fn from_integer(whole: i64) -> Self {
+        Self::normal(whole.into(), 0)
+    }
+
+    pub(crate) fn negated(self) -> Self {
+        Quantity { mantissa: -self.mantissa, exponent: self.exponent }
+    }
+
+    /// The value as a whole number, if it is one.
+    pub(crate) fn as_integer(self) -> Option<i64> {
+        let by = 10_i128.checked_pow(u32::try_from(self.exponent).ok()?)?;
+        self.mantissa.checked_mul(by)?.try_into().ok()
+    }
+
+    /// The value as nearly as floating point has it.
+    #[expect(clippy::cast_precision_loss, reason = "that is the point")]
+    pub(crate) fn as_float(self) -> f64 {
+        self.mantissa as f64 * 10_f64.powi(self.exponent)
     }
 
     /// The two mantissas for the smaller of the two exponents.
@@ -89,6 +110,21 @@ impl Quantity {
             exponent += 1;
         }
         Quantity { mantissa, exponent }
+    }
+}
+
+/// In the decimal form that Kubernetes reads: whole numbers, or thousandths.
+impl fmt::Display for Quantity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.mantissa, self.exponent) {
+            (mantissa, exponent @ 0..=18) => {
+                write!(formatter, "{mantissa}{:0<1$}", "", usize::try_from(exponent).unwrap_or_default())
+            }
+            (mantissa, exponent @ -3..0) => {
+                write!(formatter, "{mantissa}{:0<1$}m", "", usize::try_from(3 + exponent).unwrap_or_default())
+            }
+            (mantissa, exponent) => write!(formatter, "{mantissa}e{exponent}"),
+        }
     }
 }
 
@@ -156,6 +192,30 @@ mod tests {
         assert_ne!(Quantity::parse("1G"), Quantity::parse("1Gi"));
         assert_ne!(Quantity::parse("1"), Quantity::parse("-1"));
         assert_ne!(Quantity::parse("1m"), Quantity::parse("2m"));
+    }
+
+    #[test]
+    fn quantities_are_ordered_added_and_written() {
+        let quantity = |text| Quantity::parse(text).unwrap();
+        for (less, more) in
+            [("1m", "1"), ("-1", "0"), ("1Mi", "1Gi"), ("999m", "1"), ("-2E", "-1m"), ("1m", "9E")]
+        {
+            assert!(quantity(less) < quantity(more), "{less} {more}");
+            assert!(quantity(more) > quantity(less), "{less} {more}");
+        }
+        for (one, other, sum) in [
+            ("100m", "0.4", "500m"),
+            ("1Gi", "1Mi", "1074790400"),
+            ("1", "-1", "0"),
+            ("1k", "1m", "1000001m"),
+            ("990m", "10m", "1"),
+        ] {
+            assert_eq!(quantity(one).plus(quantity(other)).unwrap().to_string(), sum, "{one} {other}");
+            assert_eq!(quantity(sum), quantity(one).plus(quantity(other)).unwrap());
+        }
+        assert_eq!(quantity("1500m").as_integer(), None);
+        assert_eq!(quantity("2k").as_integer(), Some(2000));
+        assert!((quantity("1500m").as_float() - 1.5).abs() < 1e-9);
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! What can be known of an expression before any pod: names, functions, numbers of arguments, and that it is not too deep.
+
+use cel::IdedExpr;
+use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
+
+use super::library::{FUNCTIONS, Form};
+use super::text::INSTEAD;
+use super::{ExpressionProblem, Scope};
+use crate::suggestion::nearest;
+
+/// Deeper ones would need more stack than a thread of the server has to give.
+const DEPTH: usize = 64;
+
+/// What a namespace has.
+const NAMESPACE_FIELDS: [&str; 3] = ["name", "labels", "annotations"];
+
+/// The names of types, for `type(x) == string`.
+const TYPES: [&str; 10] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// Brackets and signs nest in the parser too, before there is a tree to look at.
+pub(super) fn nesting(source: &str) -> Result<(), Vec<ExpressionProblem>> {
+    let (mut depth, mut run) = (0_usize, 0_usize);
+    for character in source.chars() {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        run = if matches!(character, '!' | '-' | '?') { run + 1 } else { 0 };
+        if depth > DEPTH || run > DEPTH {
+            return Err(vec![too_deep()]);
+        }
+    }
+    Ok(())
+}
+
+fn too_deep() -> ExpressionProblem {
+    ExpressionProblem::new(format!("the expression is nested more than {DEPTH} deep"))
+}
+
+/// Checks a parsed expression; all problems at once.
+pub(super) fn tree(tree: &IdedExpr, scope: &Scope<'_>) -> Result<(), Vec<ExpressionProblem>> {
+    let mut check = Check { scope, locals: Vec::new(), problems: Vec::new() };
+    if !check.expression(tree, 0) {
+        return Err(vec![too_deep()]);
+    }
+    if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
+}
+
+struct Check<'s, 't> {
+    scope: &'s Scope<'s>,
+    /// The variables of the loops around.
+    locals: Vec<&'t str>,
+    problems: Vec<ExpressionProblem>,
+}
+
+impl<'t> Check<'_, 't> {
+    /// `false` when it is too deep.
+    fn expression(&mut self, tree: &'t IdedExpr, depth: usize) -> bool {
+        if depth > DEPTH {
+            return false;
+        }
+        let next = depth + 1;
+        match &tree.expr {
+            Expr::Literal(_) => true,
+            Expr::Ident(name) => {
+                self.name(name);
+                true
+            }
+            Expr::Select(select) => {
+                self.member(&select.operand, &select.field);
+                self.expression(&select.operand, next)
+            }
+            Expr::Call(call) => self.call(call, next),
+            Expr::List(list) => {
+                if !list.optional_indices.is_empty() {
+                    self.problem("optional items [?x] cannot be used here");
+                }
+                list.elements.iter().all(|item| self.expression(item, next))
+            }
+            Expr::Map(map) => map.entries.iter().all(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    if entry.optional {
+                        self.problem("optional entries {?k: v} cannot be used here");
+                    }
+                    self.expression(&entry.key, next) && self.expression(&entry.value, next)
+                }
+                EntryExpr::StructField(_) => true,
+            }),
+            Expr::Comprehension(each) => {
+                if !self.expression(&each.iter_range, next) || !self.expression(&each.accu_init, next) {
+                    return false;
+                }
+                let before = self.locals.len();
+                self.locals.extend([each.iter_var.as_str(), each.accu_var.as_str()]);
+                self.locals.extend(each.iter_var2.as_deref());
+                let parts = [&each.loop_cond, &each.loop_step, &each.result];
+                let fits = parts.into_iter().all(|part| self.expression(part, next));
+                self.locals.truncate(before);
+                fits
+            }
+            Expr::Struct(_) => {
+                self.problem("messages NAME{...} cannot be made here, maps {'key': value} can");
+                true
+            }
+            Expr::Unspecified => {
+                self.problem("the expression has a part that means nothing");
+                true
+            }
+        }
+    }
+
+    fn problem(&mut self, message: impl Into<String>) {
+        self.problems.push(ExpressionProblem::new(message));
+    }
+
+    fn name(&mut self, name: &str) {
+        let name = name.strip_prefix('.').unwrap_or(name);
+        if self.locals.contains(&name) || TYPES.contains(&name) {
+            return;
+        }
+        let mut known = vec!["pod", "namespace", "params"];
+        if self.scope.container {
+            known.push("container");
+        }
+        if name == INSTEAD || (known.contains(&name) && name != "namespace") {
+            return;
+        }
+        let mut problem = ExpressionProblem::new(if name == "container" {
+            "there is no container here, only in patchContainers".to_owned()
+        } else {
+            format!("there is no {name:?} here, there are {}", known.join(", "))
+        });
+        problem.suggestion =
+            nearest(name, known.into_iter().chain(self.locals.iter().copied())).map(str::to_owned);
+        self.problems.push(problem);
+    }
+
+    /// `params.NAME`, `namespace.NAME`.
+    fn member(&mut self, operand: &IdedExpr, field: &str) {
+        let Expr::Ident(name) = &operand.expr else { return };
+        let name = name.strip_prefix('.').unwrap_or(name);
+        if self.locals.contains(&name) {
+            return;
+        }
+        let (what, known) = match name {
+            "params" => ("there is no parameter", self.scope.parameters),
+            INSTEAD => ("a namespace has no", &NAMESPACE_FIELDS[..]),
+            _ => return,
+        };
+        if known.contains(&field) {
+            return;
+        }
+        let mut problem = ExpressionProblem::new(format!("{what} {field:?}"));
+        problem.suggestion = nearest(field, known.iter().copied()).map(str::to_owned);
+        self.problems.push(problem);
+    }
+
+    fn call(&mut self, call: &'t CallExpr, next: usize) -> bool {
+        if let ("_[_]" | "_[?_]" | "_?._", [operand, key]) = (call.func_name.as_str(), call.args.as_slice())
+            && let Expr::Literal(LiteralValue::String(key)) = &key.expr
+        {
+            self.member(operand, key.inner());
+        }
+        // `optional.of(x)`: the target is no value, but part of the name.
+        let is_qualified = call
+            .target
+            .as_ref()
+            .is_some_and(|target| matches!(&target.expr, Expr::Ident(name) if name == "optional"))
+            && !self.locals.contains(&"optional");
+        self.function(call, is_qualified);
+        let target = call.target.as_deref().filter(|_| !is_qualified);
+        target.into_iter().chain(&call.args).all(|part| self.expression(part, next))
+    }
+
+    fn function(&mut self, call: &CallExpr, is_qualified: bool) {
+        let name = call.func_name.as_str();
+        // Operators, and what macros expand to.
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return;
+        }
+        let form = match &call.target {
+            _ if is_qualified => Form::Optional,
+            Some(_) => Form::Method,
+            None => Form::Function,
+        };
+        let of_name: Vec<_> = FUNCTIONS.iter().filter(|function| function.name == name).collect();
+        if of_name
+            .iter()
+            .any(|function| function.form == form && function.arguments.contains(&call.args.len()))
+        {
+            return;
+        }
+        if of_name.is_empty() {
+            let mut problem = ExpressionProblem::new(format!("there is no function {name:?}"));
+            problem.suggestion =
+                nearest(name, FUNCTIONS.iter().map(|function| function.name)).map(str::to_owned);
+            self.problems.push(problem);
+        } else {
+            let forms: Vec<_> = of_name.iter().map(|function| function.usage()).collect();
+            self.problem(format!("{name:?} is used as {}", forms.join(" or ")));
+        }
+    }
+}
