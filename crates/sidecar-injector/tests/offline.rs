@@ -63,7 +63,8 @@ fn pods_get_what_a_server_with_these_files_would_give_them() {
     let definitions = write(folder.path(), "definitions.yaml", DEFINITIONS);
     let namespaces = write(folder.path(), "namespaces.yaml", NAMESPACES);
     let pod = write(folder.path(), "pod.yaml", POD);
-    let in_shop = write(folder.path(), "in-shop.yaml", &POD.replace("{name: web,", "{name: web, namespace: shop,"));
+    let in_shop =
+        write(folder.path(), "in-shop.yaml", &POD.replace("{name: web,", "{name: web, namespace: shop,"));
     for (file, arguments, injected, reason) in [
         (&pod, &["--namespace-file", &namespaces, "-n", "loud"][..], "", "log: NamespaceNotSelected"),
         (&pod, &["--namespace-file", &namespaces, "--namespace", "shop"], "log own", "own"),
@@ -77,8 +78,10 @@ fn pods_get_what_a_server_with_these_files_would_give_them() {
         let output = run(&all);
         let (patch, said) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{said}");
-        let names: Vec<_> =
-            ["log", "own"].into_iter().filter(|name| patch.contains(&format!("\"image\":\"{name}:1\""))).collect();
+        let names: Vec<_> = ["log", "own"]
+            .into_iter()
+            .filter(|name| patch.contains(&format!("\"image\":\"{name}:1\"")))
+            .collect();
         assert_eq!(names.join(" "), injected, "{arguments:?}: {said}");
         assert!(said.contains(reason), "{arguments:?}: {said}");
     }
@@ -110,7 +113,11 @@ fn with_a_bad_definition_nothing_is_written_and_all_that_is_wrong_is_said() {
     let definitions = folder.path().join("definitions");
     std::fs::create_dir(&definitions).unwrap();
     write(&definitions, "a.yaml", DEFINITIONS);
-    write(&definitions, "b.yaml", &DEFINITIONS.replace("metadata: {name: own, namespace: shop}", "metadata: {name: own}"));
+    write(
+        &definitions,
+        "b.yaml",
+        &DEFINITIONS.replace("metadata: {name: own, namespace: shop}", "metadata: {name: own}"),
+    );
     write(&definitions, "c.json", "{");
     let output = run(&["inject", "-f", &pod, "--definitions", definitions.to_str().unwrap()]);
     let said = text(&output.stderr);
@@ -120,5 +127,8 @@ fn with_a_bad_definition_nothing_is_written_and_all_that_is_wrong_is_said() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     let output = run(&["inject", "-f", &pod, "--definitions", "nowhere"]);
-    assert_eq!((output.status.code(), text(&output.stderr).contains("nowhere: No such file")), (Some(3), true));
+    assert_eq!(
+        (output.status.code(), text(&output.stderr).contains("nowhere: No such file")),
+        (Some(3), true)
+    );
 }
