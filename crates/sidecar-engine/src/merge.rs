@@ -114,7 +114,8 @@ fn apply<'e: 'p, 'p>(
     let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
     for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
         if part != "spec" {
-            log.field(draft, part.clone(), wanted, POD.of(&part), (&Path::TOP, Place::TOP))?;
+            let rule = POD.of(&part);
+            log.field(draft, part, wanted, rule, (&Path::TOP, Place::TOP))?;
             continue;
         }
         let path = Path::TOP.field("spec");
