@@ -8,6 +8,7 @@ mod claims;
 mod contained;
 mod containers;
 mod draft;
+mod later;
 mod path;
 mod rules;
 
@@ -16,6 +17,7 @@ pub(crate) use draft::Blocked;
 use std::borrow::Cow;
 
 use crate::decision::{Decision, Reason};
+use crate::definition::Position;
 use crate::json::Json;
 use crate::patch::Operation;
 use crate::pod::Pod;
@@ -24,6 +26,7 @@ use crate::select::Selected;
 use claims::Claims;
 use contained::Place;
 use draft::Log;
+use later::Later;
 use path::Path;
 use rules::{CONTAINER, POD};
 
@@ -47,7 +50,7 @@ pub(crate) fn merge<'e>(
     let mut draft = Json::Shared(&pod.json);
     let mut claims = Claims::default();
     let mut first = First::default();
-    for ((selected, fragment), name) in selected.iter().zip(fragments).zip(&names) {
+    for (position, ((selected, fragment), name)) in selected.iter().zip(fragments).zip(&names).enumerate() {
         let definition = selected.definition;
         let mut decision = Decision::new(name.clone(), Reason::MalformedPod, true);
         let result = match fragment {
@@ -58,6 +61,12 @@ pub(crate) fn merge<'e>(
             Ok(fragment) => {
                 // With one definition there is nobody to disagree with, and nothing to go back to.
                 let is_only = names.len() == 1;
+                let later = if is_only {
+                    Later::default()
+                } else {
+                    let earlier = fragments.iter().take(position + 1).flatten();
+                    Later::new(earlier, fragments.iter().skip(position + 1).flatten())
+                };
                 let before = (!is_only).then(|| (draft.clone(), first.clone()));
                 let claimed = if is_only {
                     Ok(())
@@ -70,7 +79,7 @@ pub(crate) fn merge<'e>(
                         )
                     })
                 };
-                let result = claimed.and_then(|()| apply(selected, fragment, &mut draft, &mut first));
+                let result = claimed.and_then(|()| apply(selected, fragment, &later, &mut draft, &mut first));
                 if let (Err(_), Some((old_draft, old_first))) = (&result, before) {
                     (draft, first) = (old_draft, old_first);
                     claims.withdraw(name);
@@ -107,14 +116,26 @@ struct First {
 fn apply<'e: 'p, 'p>(
     selected: &Selected<'e>,
     fragment: &Fragment<'e>,
+    later: &Later,
     draft: &mut Json<'p>,
     first: &mut First,
 ) -> Result<Log<'e>, Blocked> {
     let definition = selected.definition;
     let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
+    let placement = |list: &str| match definition.placement.of(list) {
+        Position::Before { before: next_to } | Position::After { after: next_to }
+            if later.has_container(next_to) =>
+        {
+            let detail =
+                format!("the container {next_to:?} is injected by a definition that is applied later");
+            Err(Blocked::new(Reason::PlacementNotFound, detail))
+        }
+        place => Ok(place),
+    };
     for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
         if part != "spec" {
-            log.field(draft, part.clone(), wanted, POD.of(&part), (&Path::TOP, Place::TOP))?;
+            let rule = POD.of(&part);
+            log.field(draft, part, wanted, rule, (&Path::TOP, Place::TOP))?;
             continue;
         }
         let path = Path::TOP.field("spec");
@@ -126,19 +147,12 @@ fn apply<'e: 'p, 'p>(
             }
             match &*field {
                 "containers" => {
-                    let position = definition.placement.of("containers");
-                    log.containers(spec, "containers", wanted, position, &mut first.containers, &path)?;
+                    let place = placement("containers")?;
+                    log.containers(spec, "containers", wanted, place, &mut first.containers, &path)?;
                 }
                 "initContainers" => {
-                    let position = definition.placement.of("initContainers");
-                    log.containers(
-                        spec,
-                        "initContainers",
-                        wanted,
-                        position,
-                        &mut first.init_containers,
-                        &path,
-                    )?;
+                    let place = placement("initContainers")?;
+                    log.containers(spec, "initContainers", wanted, place, &mut first.init_containers, &path)?;
                 }
                 _ => {
                     let rule = POD.of("spec").of(&field);
@@ -159,7 +173,7 @@ fn apply<'e: 'p, 'p>(
         log.fields(container, patch.fields.clone(), &CONTAINER, (&path, Place::TOP))?;
     }
     if !log.operations.is_empty() {
-        admissible::check(draft, fragment)?;
+        admissible::check(draft, fragment, later)?;
     }
     Ok(log)
 }

@@ -15,7 +15,7 @@ const ANNOTATION_SUFFIX: &str = ".sidecar.me/";
 #[derive(Debug, Default)]
 pub(crate) struct Parameters {
     prefix: String,
-    parameters: Vec<Compiled>,
+    all: Vec<Compiled>,
     /// The values when nobody sets any; the usual case costs nothing.
     defaults: Json<'static>,
 }
@@ -87,14 +87,14 @@ impl Parameters {
         }
         Parameters {
             prefix: format!("{definition}{ANNOTATION_SUFFIX}"),
-            parameters: compiled,
+            all: compiled,
             defaults: Json::Object(defaults),
         }
     }
 
     /// The names of the parameters.
     pub(crate) fn names(&self) -> Vec<&str> {
-        self.parameters.iter().map(|parameter| parameter.name.as_str()).collect()
+        self.all.iter().map(|parameter| parameter.name.as_str()).collect()
     }
 
     /// The values for a pod: its own annotations first, then those of its namespace, then the defaults; or all that is
@@ -109,7 +109,7 @@ impl Parameters {
         let of_pod = of_pod.filter_map(|(key, value)| Some((&**key, value.text()?.into_owned())));
         for (key, value) in of_namespace.chain(of_pod) {
             let Some(name) = key.strip_prefix(&self.prefix) else { continue };
-            if self.parameters.iter().any(|parameter| parameter.name == name) {
+            if self.all.iter().any(|parameter| parameter.name == name) {
                 set.push((name, value));
             } else {
                 problems.push(format!("there is no parameter {name:?}{}", self.known()));
@@ -119,7 +119,7 @@ impl Parameters {
             return Ok(self.defaults.share());
         }
         let mut values = self.defaults.share();
-        for parameter in &self.parameters {
+        for parameter in &self.all {
             // The last one counts: the pod's.
             let Some((_, text)) = set.iter().rev().find(|(name, _)| *name == parameter.name) else {
                 continue;
@@ -137,7 +137,7 @@ impl Parameters {
     }
 
     fn known(&self) -> String {
-        if self.parameters.is_empty() {
+        if self.all.is_empty() {
             return ", the definition has none".to_owned();
         }
         format!(", there are {}", self.names().join(", "))

@@ -119,6 +119,6 @@ fn own_containers<'p, 'a>(
     own
 }
 
-fn failed(problem: Failed) -> Blocked {
-    Blocked::new(Reason::ExpressionFailed, format!("{}: {}", problem.path, problem.message))
+fn failed(Failed { path, message }: Failed) -> Blocked {
+    Blocked::new(Reason::ExpressionFailed, format!("{path}: {message}"))
 }

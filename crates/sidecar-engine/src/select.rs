@@ -68,8 +68,8 @@ pub(crate) fn select<'e>(
         }
     }
     let mut decide = |definition: &'e Compiled| {
-        let is_asked = asked.iter().any(|name| *name == definition.name)
-            && index.answers_to_name(definition, namespace.name());
+        let is_asked =
+            asked.contains(&definition.name) && index.answers_to_name(definition, namespace.name());
         match gates.decide(definition, is_asked) {
             Ok(parameters) => selection.selected.push(Selected { definition, parameters }),
             Err(decision) => {
@@ -196,14 +196,14 @@ impl<'p, 'a> Gates<'p, 'a> {
         match matches_namespace {
             Some(true) => {}
             Some(false) => return no(Reason::NamespaceNotSelected, is_asked),
-            None => return self.failed(definition, Reason::NamespaceUnknown, None),
+            None => return Self::failed(definition, Reason::NamespaceUnknown, None),
         }
         let parameters = definition.parameters.values(self.pod, self.namespace);
         let parameters = parameters.or_else(|problem| {
             // A pod that no condition selects has nothing to do with the parameters.
             match definition.conditions_hold(&self.bindings(&Json::Null), is_asked) {
                 Ok(Some(_)) => no(Reason::ConditionNotMet, false),
-                _ => self.failed(definition, Reason::InvalidParameter, Some(problem)),
+                _ => Self::failed(definition, Reason::InvalidParameter, Some(problem)),
             }
         })?;
         match definition.conditions_hold(&self.bindings(&parameters), is_asked) {
@@ -213,7 +213,7 @@ impl<'p, 'a> Gates<'p, 'a> {
                 decision.detail = Some(format!("the match condition {name:?} is false").into());
                 Err(decision)
             }
-            Err(problem) => self.failed(definition, Reason::ExpressionFailed, Some(problem)),
+            Err(problem) => Self::failed(definition, Reason::ExpressionFailed, Some(problem)),
         }
     }
 
@@ -222,12 +222,7 @@ impl<'p, 'a> Gates<'p, 'a> {
     }
 
     /// Something that should have worked, and is the failure policy's to judge.
-    fn failed<'e, T>(
-        &self,
-        definition: &'e Compiled,
-        reason: Reason,
-        detail: Option<String>,
-    ) -> Result<T, Decision<'e>> {
+    fn failed<T>(definition: &Compiled, reason: Reason, detail: Option<String>) -> Result<T, Decision<'_>> {
         let mut decision = Decision::new(definition.shown_name(), reason, true);
         decision.detail = detail.map(Cow::Owned);
         decision.denies = definition.fails_closed();

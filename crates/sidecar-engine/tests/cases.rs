@@ -218,7 +218,11 @@ fn changes(injection: &Injection<'_>) -> String {
 
 /// JSON as it is written, with its escapes.
 fn json(text: &str) -> String {
-    if text.starts_with('{') { text.to_owned() } else { yaml::to_json(text).expect("YAML") }
+    if serde_json::from_str::<Value>(text).is_ok() {
+        text.to_owned()
+    } else {
+        yaml::to_json(text).expect("YAML")
+    }
 }
 
 /// `null` is Kubernetes' absent.

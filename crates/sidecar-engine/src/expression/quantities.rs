@@ -1,5 +1,11 @@
 //! `quantity('64Mi')`: Kubernetes quantities in expressions, as in admission policies.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "the library says what a function looks like"
+)]
+
 use std::any::Any;
 use std::cmp::Ordering;
 

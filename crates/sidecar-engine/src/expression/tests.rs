@@ -242,10 +242,8 @@ fn no_expression_takes_long() {
         format!("'{}'{}", "a".repeat(100), format!(".replace('a', '{}')", "a".repeat(100)).repeat(20));
     let joined =
         format!("{all}.map(c, pod.metadata.annotations['big']).join(pod.metadata.annotations['big'])");
-    let counted = format!(
-        "[pod.metadata.annotations['big']].map(x, {})",
-        format!("[{}].sum()", vec!["size(x)"; 400].join(", "))
-    );
+    let counted =
+        format!("[pod.metadata.annotations['big']].map(x, [{}].sum())", vec!["size(x)"; 400].join(", "));
     let searched =
         "pod.metadata.annotations['big'].indexOf(pod.metadata.annotations['big'] + 'b')".to_owned();
     let split =

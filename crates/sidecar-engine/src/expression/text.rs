@@ -46,7 +46,7 @@ impl Text {
             }
             match Expression::compile(source, scope) {
                 Ok(expression) => {
-                    parts.push(Part::Expression { source: source.trim().to_owned(), expression })
+                    parts.push(Part::Expression { source: source.trim().to_owned(), expression });
                 }
                 Err(found) => problems.extend(found),
             }

@@ -1,5 +1,11 @@
 //! `url('https://host:80/path?a=b')`: URLs in expressions, as in admission policies.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "the library says what a function looks like"
+)]
+
 use std::any::Any;
 
 use cel::ExecutionError;
@@ -35,7 +41,7 @@ impl Url {
         self.0
             .authority()
             .and_then(|authority| authority.port())
-            .map(|port| port.as_str())
+            .map(fluent_uri::pct_enc::EStr::as_str)
             .unwrap_or_default()
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn parameters<'b, 'v>(params: &'v Json<'v>) -> CowVal<'b, 'v> {
 }
 
 /// A JSON value as a CEL value; a field that is null is not there, as in Kubernetes.
-pub(super) fn of<'b, 'v>(json: Json<'v>) -> CowVal<'b, 'v> {
+pub(super) fn of<'b>(json: Json<'_>) -> CowVal<'b, '_> {
     CowVal::Owned(boxed(json))
 }
 
@@ -111,7 +111,7 @@ impl<'v> Map<'v> {
     }
 }
 
-fn key_of<'k>(key: &'k dyn Val) -> Result<Cow<'k, str>, ExecutionError> {
+fn key_of(key: &dyn Val) -> Result<Cow<'_, str>, ExecutionError> {
     match key.downcast_ref::<CelString>() {
         Some(text) => Ok(Cow::Borrowed(text.inner())),
         None => Err(ExecutionError::UnexpectedType {
@@ -171,7 +171,7 @@ impl Container for Map<'_> {
     }
 }
 
-impl<'m> Indexer for Map<'m> {
+impl Indexer for Map<'_> {
     fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,

@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use super::draft::Blocked;
+use super::later::Later;
 use crate::decision::Reason;
 use crate::json::Json;
 use crate::quantity::Quantity;
@@ -16,7 +17,7 @@ use crate::render::Fragment;
 const ANNOTATIONS_SIZE: usize = 256 * 1024;
 
 /// Looks at the pod as it would be, where the fragment has changed it.
-pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Blocked> {
+pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, later: &Later) -> Result<(), Blocked> {
     let refused = |problem: Option<String>| match problem {
         Some(problem) => Err(Blocked::new(Reason::WouldBeRejected, problem)),
         None => Ok(()),
@@ -30,7 +31,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Block
     }
     let Some(spec) = pod.get("spec") else { return Ok(()) };
     let injected = fragment.pod.get("spec");
-    let volumes = Volumes(OnceCell::new(), spec);
+    let volumes = Volumes { names: OnceCell::new(), spec, later };
     let mut touched: Vec<(&str, String)> = Vec::new();
     for list in ["containers", "initContainers"] {
         let items = injected.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
@@ -69,18 +70,23 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Block
 }
 
 /// The names of the pod's volumes, read when the first mount asks for them. Volumes that cannot be read have any name.
-struct Volumes<'s, 'a>(OnceCell<Option<BTreeSet<String>>>, &'s Json<'a>);
+struct Volumes<'s, 'a> {
+    names: OnceCell<Option<BTreeSet<String>>>,
+    spec: &'s Json<'a>,
+    later: &'s Later,
+}
 
 impl Volumes<'_, '_> {
     fn has(&self, name: &str) -> bool {
-        let read = || match self.1.field("volumes") {
+        let read = || match self.spec.field("volumes") {
             None => Some(BTreeSet::new()),
             Some(volumes) => volumes.resolve().items().map(|items| {
                 let names = items.iter().filter_map(|item| Some(item.field("name")?.text()?.into_owned()));
                 names.collect()
             }),
         };
-        self.0.get_or_init(read).as_ref().is_none_or(|names| names.contains(name))
+        let is_there = self.names.get_or_init(read).as_ref().is_none_or(|names| names.contains(name));
+        is_there && !self.later.has_volume(name)
     }
 }
 

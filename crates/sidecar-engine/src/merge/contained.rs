@@ -52,10 +52,10 @@ pub(crate) struct Place<'k> {
     inherits: bool,
 }
 
-impl<'k> Place<'k> {
+impl Place<'_> {
     pub(crate) const TOP: Place<'static> = Place { field: "", quantities: false, inherits: false };
 
-    pub(crate) fn field<'n>(self, key: &'n str) -> Place<'n> {
+    pub(crate) fn field(self, key: &str) -> Place<'_> {
         Place {
             field: key,
             quantities: self.quantities
@@ -162,7 +162,22 @@ fn is_dropped_when_encoded(wanted: &Json<'_>, place: Place<'_>) -> bool {
         Json::Null => true,
         Json::Text(text) => text.is_empty() || (place.field == "protocol" && text == "TCP"),
         Json::List(items) => items.is_empty(),
-        Json::Object(fields) => fields.is_empty(),
+        // A map, or a struct that is always there; anywhere else `{}` says something, as in `emptyDir: {}`.
+        Json::Object(fields) => {
+            fields.is_empty()
+                && matches!(
+                    place.field,
+                    "resources"
+                        | "limits"
+                        | "requests"
+                        | "labels"
+                        | "annotations"
+                        | "nodeSelector"
+                        | "matchLabels"
+                        | "volumeAttributes"
+                        | "options"
+                )
+        }
         Json::Bool(flag) => !flag && !place.inherits && place.field != "optional",
         Json::Number(number) => {
             number.as_f64() == Some(0.0) && !place.inherits && place.field != "terminationGracePeriodSeconds"
@@ -297,6 +312,14 @@ mod tests {
             "{env: [{name: A, value: a}]}",
             "{env: [{name: A, value: a}, {name: A, value: b}]}"
         ));
+    }
+
+    #[test]
+    fn an_empty_map_is_a_value_where_it_says_something() {
+        assert!(!contained("{name: v, emptyDir: {}}", "{name: v, configMap: {name: c}}"));
+        assert!(contained("{name: v, emptyDir: {}}", "{name: v, emptyDir: {}}"));
+        assert!(contained("{resources: {}}", "{name: v}"));
+        assert!(contained("{resources: {limits: {}}}", "{resources: {}}"));
     }
 
     #[test]

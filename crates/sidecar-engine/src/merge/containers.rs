@@ -1,5 +1,7 @@
 //! Puts containers where they belong: by name, which is free in all three lists, and at the place that was asked for.
 
+use std::fmt::Write as _;
+
 use super::contained::{self, Place};
 use super::draft::{Blocked, Log, Verdict, rejected};
 use super::path::Path;
@@ -89,7 +91,7 @@ impl<'e> Log<'e> {
         if self.on_conflict == OnConflict::Fail {
             let mut detail = format!("the pod has a different container {} in {list}", NameOf(&wanted));
             if let Some(field) = contained::first_difference(&wanted, existing, Place::TOP) {
-                detail.push_str(&format!(" (its {field})"));
+                let _ = write!(detail, " (its {field})");
             }
             return Err(Blocked::new(Reason::ContainerNameConflict, detail));
         }

@@ -3,6 +3,7 @@
 //! Nothing of the pod is copied but the maps and lists on the way to a change.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use super::contained::{self, Place};
 use super::path::{Path, name_of};
@@ -70,10 +71,14 @@ impl<'e> Log<'e> {
         let place = at.1.field(&key);
         let existing = parent.get_mut(&key).filter(|existing| !existing.is_null());
         let Some(existing) = existing else {
+            if rule.is_empty(&wanted) {
+                return Ok(());
+            }
             self.note(ChangeKind::Added, &path);
             self.write(Verb::Add, &path, wanted.clone());
-            parent.set(key.clone(), wanted);
-            return self.clear(parent, rule, at.0);
+            parent.set(key, wanted);
+            self.clear(parent, rule, at.0);
+            return Ok(());
         };
         match rule {
             Rule::Fields(_) => self.fields(existing, wanted, rule, (&path, place)),
@@ -84,7 +89,7 @@ impl<'e> Log<'e> {
             Rule::Value | Rule::Containers => self.value(existing, wanted, (&path, place)).map(drop),
             Rule::Clears(_) => {
                 if self.value(existing, wanted, (&path, place))? {
-                    self.clear(parent, rule, at.0)?;
+                    self.clear(parent, rule, at.0);
                 }
                 Ok(())
             }
@@ -155,19 +160,16 @@ impl<'e> Log<'e> {
         for wanted in wanted.into_items().ok_or_else(|| rejected(at.0, "must be a list"))? {
             let name = name_of(&wanted, keys);
             let found = contained::find(items, &wanted, keys);
-            match found.and_then(|index| Some((index, items.get_mut(index)?))) {
-                Some((index, item)) => {
-                    let path = at.0.item(index, &name);
-                    match rule {
-                        Rule::Fields(_) => self.fields(item, wanted, rule, (&path, at.1))?,
-                        _ => drop(self.value(item, wanted, (&path, at.1))?),
-                    }
+            if let Some((index, item)) = found.and_then(|index| Some((index, items.get_mut(index)?))) {
+                let path = at.0.item(index, &name);
+                match rule {
+                    Rule::Fields(_) => self.fields(item, wanted, rule, (&path, at.1))?,
+                    _ => drop(self.value(item, wanted, (&path, at.1))?),
                 }
-                None => {
-                    self.note(ChangeKind::Added, &at.0.item(items.len(), &name));
-                    self.write(Verb::Add, &at.0.end(), wanted.clone());
-                    items.push(wanted);
-                }
+            } else {
+                self.note(ChangeKind::Added, &at.0.item(items.len(), &name));
+                self.write(Verb::Add, &at.0.end(), wanted.clone());
+                items.push(wanted);
             }
         }
         Ok(())
@@ -243,7 +245,7 @@ impl<'e> Log<'e> {
                 let mut detail = format!("the pod has a different {path}");
                 if let Some(field) = contained::first_difference(wanted, existing, place) {
                     // Never the values: they may be secrets.
-                    detail.push_str(&format!(" (its {field})"));
+                    let _ = write!(detail, " (its {field})");
                 }
                 Err(Blocked::new(Reason::Conflict, detail))
             }
@@ -251,8 +253,8 @@ impl<'e> Log<'e> {
     }
 
     /// Empties the fields that were worked out from one that has changed. `null` is how a patch without `remove` says it.
-    fn clear(&mut self, parent: &mut Json<'_>, rule: &Rule, at: &Path<'_>) -> Result<(), Blocked> {
-        let Rule::Clears(fields) = rule else { return Ok(()) };
+    fn clear(&mut self, parent: &mut Json<'_>, rule: &Rule, at: &Path<'_>) {
+        let Rule::Clears(fields) = rule else { return };
         for field in *fields {
             if let Some(value) = parent.get_mut(field).filter(|value| !value.is_null()) {
                 *value = Json::Null;
@@ -261,7 +263,6 @@ impl<'e> Log<'e> {
                 self.write(Verb::Replace, &path, Json::Null);
             }
         }
-        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 //! The keys of lists are those of server-side apply (`+listMapKey` in kubernetes/api core/v1/types.go), where the lists
 //! have any; lists without keys that mean a set are merged as one. A field that is not in the table is one value.
 
+use crate::json::Json;
+
 /// How one field is merged with what the pod has there. What is absent is always added.
 #[derive(Debug)]
 pub(crate) enum Rule {
@@ -25,6 +27,17 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
+    /// Whether a value has nothing in it to be merged: expressions that gave `null` have left all of it out.
+    pub(super) fn is_empty(&self, wanted: &Json<'_>) -> bool {
+        match self {
+            Rule::Fields(_) | Rule::Labels => wanted.fields().is_some_and(|fields| {
+                fields.iter().all(|(key, value)| value.is_null() || self.of(key).is_empty(value))
+            }),
+            Rule::Keyed(..) | Rule::Set => wanted.items().is_some_and(<[_]>::is_empty),
+            _ => false,
+        }
+    }
+
     /// The rule for a field of a map.
     pub(crate) fn of(&self, field: &str) -> &Rule {
         match self {
