@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -184,7 +186,7 @@ fn definitions() -> impl Strategy<Value = Vec<Value>> {
 fn engine(definitions: &[Value]) -> Option<Engine> {
     let compiled: Option<Vec<_>> =
         definitions.iter().map(|definition| Compiled::from_yaml(&definition.to_string()).ok()).collect();
-    compiled.map(|compiled| Engine::new(compiled))
+    compiled.map(|compiled| Engine::new(compiled.into_iter().map(Arc::new).collect()))
 }
 
 fn inject<'e>(engine: &'e Engine, pod: &Value) -> Injection<'e> {
