@@ -278,3 +278,72 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// The files of one generation define `a-GENERATION`, `b-GENERATION` and so on.
+    fn write_generation(folder: &Path, generation: usize) {
+        let data = folder.join(format!("..{generation}"));
+        std::fs::create_dir(&data).unwrap();
+        for file in 'a'..='z' {
+            let definition = format!(
+                "{{apiVersion: sidecar.me/v1alpha1, kind: ClusterSidecarDefinition, \
+                 metadata: {{name: {file}-{generation}}}, spec: {{}}}}"
+            );
+            std::fs::write(data.join(format!("{file}.yaml")), definition).unwrap();
+        }
+    }
+
+    fn swap(folder: &Path, generation: usize) {
+        std::os::unix::fs::symlink(format!("..{generation}"), folder.join("..data_tmp")).unwrap();
+        std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    }
+
+    #[test]
+    fn what_is_read_is_never_of_two_generations() {
+        let folder = tempfile::tempdir().unwrap();
+        for generation in 0..8 {
+            write_generation(folder.path(), generation);
+        }
+        swap(folder.path(), 0);
+        for file in 'a'..='z' {
+            let link = folder.path().join(format!("{file}.yaml"));
+            std::os::unix::fs::symlink(format!("..data/{file}.yaml"), link).unwrap();
+        }
+        let (mut files, _) = Files::read(&[folder.path().to_owned()]).unwrap();
+        // Files that were written just now would be waited for.
+        std::thread::sleep(2 * SETTLE);
+        let stop = Arc::new(AtomicBool::new(false));
+        let swapping = std::thread::spawn({
+            let (stop, folder) = (stop.clone(), folder.path().to_owned());
+            move || {
+                for generation in (0..8).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    swap(&folder, generation);
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            }
+        });
+        let mut read = 0;
+        for _ in 0..300 {
+            let Ok(Some(parts)) = files.look() else { continue };
+            let names = parts.iter().flat_map(|part| part.documents.iter()).map(|document| {
+                let key = document.key.as_ref().unwrap();
+                key.name.split_once('-').unwrap().1.to_owned()
+            });
+            let mut generations: Vec<_> = names.collect();
+            assert_eq!(generations.len(), 26);
+            generations.dedup();
+            assert_eq!(generations.len(), 1, "{generations:?}");
+            read += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        swapping.join().unwrap();
+        assert!(read > 3, "{read}");
+    }
+}
