@@ -59,6 +59,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- default $default .Values.serviceAccount.name }}
 {{- end }}
 
+{{- define "kubernetes-sidecar-injector.definitionsConfigMap" -}}
+{{- $name := printf "%s-definitions" (include "kubernetes-sidecar-injector.fullname" .) }}
+{{- default $name .Values.existingDefinitionsConfigMap }}
+{{- end }}
+
 {{/* Where the pods run; the test pod runs there too. */}}
 {{- define "kubernetes-sidecar-injector.scheduling" -}}
 {{- $fields := dict }}

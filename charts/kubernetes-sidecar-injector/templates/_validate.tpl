@@ -41,6 +41,11 @@ fail less readably on such values asks this first.
     {{- fail (printf "%s must not have sidecar.me/inject: the injector's own pods are never injected, they could not start without themselves" $where) }}
   {{- end }}
 {{- end }}
+{{- range $name, $spec := .Values.definitions }}
+  {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $name) }}
+    {{- fail (printf "definitions: %q is no name for a definition: lower-case letters, digits and inner hyphens, 63 at most" $name) }}
+  {{- end }}
+{{- end }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (add .Values.shutdownDelaySeconds 10 | int) }}
   {{- fail (printf "terminationGracePeriodSeconds (%d) must exceed shutdownDelaySeconds (%d) by 10 or more, else pods are killed before open requests are answered" (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds)) }}
 {{- end }}
@@ -49,10 +54,10 @@ fail less readably on such values asks this first.
     {{- fail (printf "podDisruptionBudget.minAvailable (%d) must be smaller than replicas (%d), else no node with a pod can be drained" (int .minAvailable) (int $.Values.replicas)) }}
   {{- end }}
 {{- end }}
-{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
+{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
 {{- range .Values.extraEnv }}
   {{- if has .name $own }}
-    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
+    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, webhook.excludedNamespaces, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
   {{- end }}
 {{- end }}
 {{- end }}

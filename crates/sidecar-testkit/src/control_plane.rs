@@ -100,7 +100,9 @@ impl ControlPlane {
         settings: Settings,
         keys: Keys,
     ) -> Result<Self, Failure> {
-        let (etcd_port, peer_port, api_port) = (free_port()?, free_port()?, free_port()?);
+        let (etcd_port, peer_port) = (free_port()?, free_port()?);
+        // On a real node the API server is its own Service: see `service_range`.
+        let api_port = if settings.node.is_some() { 443 } else { free_port()? };
         let etcd = start_etcd(&state, programs.path(Program::Etcd)?, etcd_port, peer_port)?;
         let api_launch = api_server_launch(
             &state,
@@ -285,6 +287,15 @@ fn start_etcd(state: &StateFolder, program: &Path, port: u16, peer_port: u16) ->
     Process::start(state.path(), &launch)
 }
 
+/// On a real node nothing translates the addresses of Services, and pods reach the node and nothing else. So the first
+/// address of the range, that of the Service `kubernetes`, is the node's own, where the API server listens.
+fn service_range(settings: &Settings) -> String {
+    settings.node.as_ref().map_or(SERVICE_RANGE.to_owned(), |(_, address)| {
+        let [a, b, c, _] = address.octets();
+        format!("{a}.{b}.{c}.0/28")
+    })
+}
+
 fn api_server_launch(
     state: &StateFolder,
     program: &Path,
@@ -300,7 +311,7 @@ fn api_server_launch(
         .argument(format!("--bind-address={address}"))
         .argument(format!("--advertise-address={address}"))
         .argument(format!("--secure-port={api_port}"))
-        .argument(format!("--service-cluster-ip-range={SERVICE_RANGE}"))
+        .argument(format!("--service-cluster-ip-range={}", service_range(settings)))
         .argument("--service-account-issuer=https://kubernetes.default.svc")
         .argument("--authorization-mode=Node,RBAC")
         .argument("--enable-admission-plugins=NodeRestriction")

@@ -83,7 +83,7 @@ fn network_configuration(node: &Path, network: &Network) -> serde_json::Value {
                 "dataDir": node.join("cni/state"),
                 "ranges": [[{
                     "subnet": format!("{a}.{b}.{c}.0/24"),
-                    "rangeStart": format!("{a}.{b}.{c}.10"),
+                    "rangeStart": format!("{a}.{b}.{c}.20"),
                     "gateway": network.gateway(),
                 }]],
             },
