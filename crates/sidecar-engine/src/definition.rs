@@ -6,10 +6,14 @@
 mod compile;
 mod labels;
 mod problem;
+#[cfg(feature = "schema")]
+mod schema;
 
 pub use compile::Compiled;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 use serde::{Deserialize, Deserializer};
 
