@@ -221,6 +221,10 @@ impl<'t> Lines<'t> {
         Lines { text, starts: std::iter::once(0).chain(after_newlines).collect() }
     }
 
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
+
     /// A range of bytes as a place.
     pub(super) fn place(&self, range: Range<usize>) -> Place {
         let line = self.line(range.start);
@@ -272,7 +276,7 @@ mod tests {
             ("{\n\t\"a\": {\n\t\t\"b\": true}}", "a b", Part::Value, "3:8 true"),
             ("{\n\t\"a\": {\n\t\t\"b\": true}}", "a b", Part::Key, "3:3 \"b\""),
             ("ä: {ö: 'ü'}", "ä ö", Part::Value, "1:8 'ü'"),
-            ("a: |\n  text\n  more\nb: 1\n", "a", Part::Value, "1:4 |"),
+            ("a: |\n  text\n  more\nb: 1\n", "a", Part::Value, "2:3 text"),
             ("a: &x {b: 1}\nc: *x\n", "c b", Part::Value, "1:11 1"),
             ("a: &x {b: 1}\nc:\n  <<: *x\n  d: 2\n", "c b", Part::Key, "1:8 b"),
             ("a: &x {b: 1}\nc: {<<: [*x], d: 2}\n", "c b", Part::Value, "1:11 1"),

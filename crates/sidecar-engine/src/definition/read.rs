@@ -190,7 +190,11 @@ fn definition(json: Json<'static>, options: &ReadOptions) -> Result<Definition, 
     match definition {
         Ok(definition) if problems.is_empty() => return Ok(definition),
         // Good enough to be compiled: what is wrong with its expressions is said at the same time.
-        Ok(definition) => problems.extend(Compiled::new(definition).err().unwrap_or_default()),
+        Ok(definition) => {
+            let mut more = Compiled::new(definition).err().unwrap_or_default();
+            more.retain(|problem| problems.iter().all(|known| known.path != problem.path));
+            problems.extend(more);
+        }
         Err(_) if !problems.is_empty() => {}
         Err(error) => {
             problems.push(Problem::new(ProblemCode::WrongType, FieldPath::default(), error.to_string()));
@@ -242,7 +246,19 @@ fn locate(problems: Vec<Problem>, places: &Places, origin: &Origin, lines: &Line
     let mut problems: Vec<Problem> = problems
         .into_iter()
         .map(|problem| Problem { place: problem.place.or_else(|| place(&problem)), ..problem })
+        .map(|problem| as_written(problem, lines.text()))
         .collect();
     problems.sort_by_key(|problem| problem.place.map(|place| (place.start, place.end)));
     problems
+}
+
+/// Quotes belong around what was written, `1.10` or `yes`, not around what YAML made of it.
+fn as_written(problem: Problem, text: &str) -> Problem {
+    let written = problem.place.and_then(|place| text.get(place.start..place.end));
+    match (problem.code, &problem.suggestion, written) {
+        (ProblemCode::WrongType, Some(_), Some(written)) => {
+            Problem { suggestion: Some(written.to_owned()), ..problem }
+        }
+        _ => problem,
+    }
 }

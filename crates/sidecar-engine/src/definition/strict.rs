@@ -20,7 +20,19 @@ pub(super) const KINDS: [&str; 2] = ["ClusterSidecarDefinition", "SidecarDefinit
 pub(super) fn check(json: &Json<'_>, options: &ReadOptions) -> Vec<Problem> {
     let mut check = Check { options, problems: Vec::new() };
     check.definition(json);
+    let misspelt: Vec<_> = check.problems.iter().filter_map(meant).collect();
+    // A field that is there under a misspelt name is one problem, not two.
+    check
+        .problems
+        .retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
     check.problems
+}
+
+/// The field that an unknown one was meant to be.
+fn meant(problem: &Problem) -> Option<FieldPath> {
+    let name = problem.suggestion.as_ref().filter(|_| problem.code == ProblemCode::UnknownField)?;
+    let (_, parent) = problem.path.0.split_last()?;
+    Some(FieldPath(parent.to_vec()).field(name))
 }
 
 struct Check<'c> {
@@ -246,15 +258,16 @@ impl Check<'_> {
                     self.suggest(ProblemCode::InvalidValue, &path, message, suggestion);
                 }
                 Json::Object(sides) => {
+                    let is_side = |side: &str| matches!(side, "before" | "after");
                     for (side, name) in sides {
                         let path = path.field(side);
-                        if !matches!(&**side, "before" | "after") {
+                        if !is_side(side) {
                             self.unknown(&path, side, ["before", "after"], "");
                         } else if name.text().is_none() {
                             self.wrong_type(&path, "a string", name);
                         }
                     }
-                    if sides.iter().filter(|(side, _)| matches!(&**side, "before" | "after")).count() != 1 {
+                    if sides.iter().all(|(side, _)| is_side(side)) && sides.len() != 1 {
                         self.report(ProblemCode::InvalidValue, &path, format!("must be {SHAPE}"));
                     }
                 }
