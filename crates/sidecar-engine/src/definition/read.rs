@@ -186,6 +186,9 @@ fn definition(json: Json<'static>, options: &ReadOptions) -> Result<Definition, 
     let json = normal(json);
     let mut problems = strict::check(&json, options);
     references::check(&json, &mut problems);
+    let misspelt: Vec<_> = problems.iter().filter_map(meant).collect();
+    // A field that is there under a misspelt name is one problem, not two.
+    problems.retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
     let definition = serde_json::from_str::<Definition>(&json.to_string());
     match definition {
         Ok(definition) if problems.is_empty() => return Ok(definition),
@@ -201,6 +204,13 @@ fn definition(json: Json<'static>, options: &ReadOptions) -> Result<Definition, 
         }
     }
     Err(problems)
+}
+
+/// The field that an unknown one was meant to be.
+fn meant(problem: &Problem) -> Option<FieldPath> {
+    let name = problem.suggestion.as_ref().filter(|_| problem.code == ProblemCode::UnknownField)?;
+    let (_, parent) = problem.path.0.split_last()?;
+    Some(FieldPath(parent.to_vec()).field(name))
 }
 
 /// Without what does not count: fields that are `null`, and all but the last of equal keys.

@@ -20,19 +20,7 @@ pub(super) const KINDS: [&str; 2] = ["ClusterSidecarDefinition", "SidecarDefinit
 pub(super) fn check(json: &Json<'_>, options: &ReadOptions) -> Vec<Problem> {
     let mut check = Check { options, problems: Vec::new() };
     check.definition(json);
-    let misspelt: Vec<_> = check.problems.iter().filter_map(meant).collect();
-    // A field that is there under a misspelt name is one problem, not two.
-    check
-        .problems
-        .retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
     check.problems
-}
-
-/// The field that an unknown one was meant to be.
-fn meant(problem: &Problem) -> Option<FieldPath> {
-    let name = problem.suggestion.as_ref().filter(|_| problem.code == ProblemCode::UnknownField)?;
-    let (_, parent) = problem.path.0.split_last()?;
-    Some(FieldPath(parent.to_vec()).field(name))
 }
 
 struct Check<'c> {
