@@ -115,7 +115,7 @@ pub struct DefinitionSpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// By the labels of the pod's namespace. Absent: every namespace. A SidecarDefinition has none: it is for its own namespace.
+    /// By the labels of the pod's namespace. Absent: every namespace. A `SidecarDefinition` has none: it is for its own namespace.
     pub namespace_selector: Option<LabelSelector>,
     /// By the labels of the pod. Absent: the pods labelled `sidecar.me/inject: "true"`. Empty: all pods.
     pub pod_selector: Option<LabelSelector>,

@@ -173,20 +173,23 @@ impl Walk<'_> {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.places.root = Some(node),
             Some(OpenContent::List(items)) => items.push(node),
-            Some(OpenContent::Map(entries, key)) => match key.take() {
-                Some((key, key_span)) => entries.push(Entry { key, key_span, value: node }),
-                None => {
-                    let Content::Scalar(text) = &node.content else {
-                        *key = Some((String::new(), node.span.clone()));
-                        return;
-                    };
-                    *key = Some((text.clone(), node.span.clone()));
-                    if entries.iter().any(|entry| entry.key == *text) {
-                        let path = self.path();
-                        self.places.duplicates.push((path, node.span.clone()));
-                    }
+            Some(OpenContent::Map(entries, key)) => {
+                if let Some((key, key_span)) = key.take() {
+                    entries.push(Entry { key, key_span, value: node });
+                    return;
                 }
-            },
+                // A key that is a collection; no definition has one.
+                let text = match &node.content {
+                    Content::Scalar(text) => text.clone(),
+                    Content::Map(_) | Content::List(_) => String::new(),
+                };
+                let is_there = entries.iter().any(|entry| entry.key == text);
+                *key = Some((text, node.span.clone()));
+                if is_there {
+                    let path = self.path();
+                    self.places.duplicates.push((path, node.span.clone()));
+                }
+            }
         }
     }
 

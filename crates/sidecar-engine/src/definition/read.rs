@@ -53,7 +53,7 @@ struct Origin {
 /// without content are skipped, and a bad one is its own problem only.
 pub fn read(text: &str, options: &ReadOptions) -> Vec<Document> {
     let lines = Lines::of(text);
-    sections::split(text).iter().flat_map(|section| read_section(section, &lines, options)).collect()
+    sections::split(text).iter().flat_map(|section| read_section(section, &lines, *options)).collect()
 }
 
 /// Reads an object from the API server. Its problems have no places.
@@ -64,7 +64,7 @@ pub fn read_json(text: &str, options: &ReadOptions) -> Result<Definition, Vec<Pr
     let json = Json::parse(text).map_err(|error| {
         vec![Problem::new(ProblemCode::Syntax, FieldPath::default(), format!("not JSON: {error}"))]
     })?;
-    definition(json.into_owned(), options)
+    definition(json.into_owned(), *options)
 }
 
 impl Document {
@@ -115,7 +115,7 @@ impl DefinitionName {
     }
 }
 
-fn read_section(section: &Section<'_>, lines: &Lines<'_>, options: &ReadOptions) -> Vec<Document> {
+fn read_section(section: &Section<'_>, lines: &Lines<'_>, options: ReadOptions) -> Vec<Document> {
     let range = section.start..section.start + section.text.len();
     let origin = |item: FieldPath| Origin { section: range.clone(), item };
     let json = match parse(section) {
@@ -182,7 +182,7 @@ fn parse(section: &Section<'_>) -> Result<Json<'static>, yaml::YamlError> {
 }
 
 /// A document as a definition.
-fn definition(json: Json<'static>, options: &ReadOptions) -> Result<Definition, Vec<Problem>> {
+fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, Vec<Problem>> {
     let json = normal(json);
     let mut problems = strict::check(&json, options);
     references::check(&json, &mut problems);

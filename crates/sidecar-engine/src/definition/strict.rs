@@ -2,6 +2,7 @@
 
 mod metadata;
 mod table;
+mod values;
 
 use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
@@ -17,14 +18,14 @@ const TOP: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
 pub(super) const KINDS: [&str; 2] = ["ClusterSidecarDefinition", "SidecarDefinition"];
 
 /// All that is wrong with a document.
-pub(super) fn check(json: &Json<'_>, options: &ReadOptions) -> Vec<Problem> {
+pub(super) fn check(json: &Json<'_>, options: ReadOptions) -> Vec<Problem> {
     let mut check = Check { options, problems: Vec::new() };
     check.definition(json);
     check.problems
 }
 
-struct Check<'c> {
-    options: &'c ReadOptions,
+struct Check {
+    options: ReadOptions,
     problems: Vec<Problem>,
 }
 
@@ -46,7 +47,7 @@ impl Owner {
     }
 }
 
-impl Check<'_> {
+impl Check {
     fn report(&mut self, code: ProblemCode, path: &FieldPath, message: impl Into<String>) {
         self.problems.push(Problem::new(code, path.clone(), message));
     }
@@ -100,16 +101,24 @@ impl Check<'_> {
         Some(text?.into_owned())
     }
 
+    fn field(&mut self, json: &Json<'_>, field: &Field, path: &FieldPath, owner: Owner) {
+        self.value(json, &field.shape, path, owner);
+        let Json::Text(text) = json else { return };
+        let is_known = field.values.is_empty() || field.values.iter().any(|value| value == text);
+        if !is_known && !is_expression(json) && !self.options.allow_unknown_pod_fields {
+            self.not_one_of(path, text, field.values.iter().copied().filter(|value| !value.is_empty()));
+        }
+    }
+
     fn value(&mut self, json: &Json<'_>, shape: &Shape, path: &FieldPath, owner: Owner) {
         if owner == Owner::Pod && is_expression(json) {
             return;
         }
         match (shape, json) {
             (Shape::Any, _)
-            | (Shape::Text, Json::Text(_))
+            | (Shape::Text | Shape::IntOrText, Json::Text(_))
             | (Shape::Number, Json::Number(_))
-            | (Shape::Flag, Json::Bool(_))
-            | (Shape::IntOrText, Json::Text(_)) => {}
+            | (Shape::Flag, Json::Bool(_)) => {}
             (Shape::Integer, Json::Number(number)) if number.is_i64() || number.is_u64() => {}
             (Shape::Int32 | Shape::IntOrText, Json::Number(number)) if number.is_i64() || number.is_u64() => {
                 if number.as_i64().is_none_or(|number| i32::try_from(number).is_err()) {
@@ -176,7 +185,7 @@ impl Check<'_> {
         for (key, value) in json.fields().into_iter().flatten() {
             let path = path.field(key);
             match known.iter().find(|field| field.name == *key) {
-                Some(field) => self.value(value, &field.shape, &path, owner),
+                Some(field) => self.field(value, field, &path, owner),
                 None => self.unknown_of(&path, key, known, owner),
             }
         }
@@ -220,9 +229,9 @@ impl Check<'_> {
                 let message = "a patch cannot rename containers; \"names\" says which ones it is for";
                 self.suggest(ProblemCode::NotAllowed, &path, message.to_owned(), Some("names".to_owned()));
             } else if let Some(field) = find(own) {
-                self.value(value, &field.shape, &path, Owner::Definition);
+                self.field(value, field, &path, Owner::Definition);
             } else if let Some(field) = find(container) {
-                self.value(value, &field.shape, &path, Owner::Pod);
+                self.field(value, field, &path, Owner::Pod);
             } else if !self.options.allow_unknown_pod_fields {
                 let known = own.iter().chain(container).map(|field| field.name.as_str());
                 self.unknown(&path, key, known.filter(|name| *name != "name"), "");

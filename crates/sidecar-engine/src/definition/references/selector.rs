@@ -38,7 +38,9 @@ fn check_labels(selector: &At<'_>, report: &mut Report<'_>) {
         };
         report.label_key(name, &key.path);
         let listed = requirement.items("values");
-        listed.iter().for_each(|value| report.label_value(value));
+        for value in &listed {
+            report.label_value(value);
+        }
         // What is no text is somebody else's finding.
         let Some(values) = listed.iter().map(At::text).collect::<Option<BTreeSet<_>>>() else { continue };
         let needs_values = matches!(operator, "In" | "NotIn");
@@ -59,13 +61,12 @@ fn check_labels(selector: &At<'_>, report: &mut Report<'_>) {
             settled.push((name, of_operator));
             continue;
         };
-        match before.and(&of_operator) {
-            Some(both) => *before = both,
-            // What was said before stays, so that each contradiction is reported once.
-            None => {
-                let message = format!("no label {name:?} can meet this and what is required before");
-                report.add(ProblemCode::NeverMatches, &requirement.path, message);
-            }
+        if let Some(both) = before.and(&of_operator) {
+            *before = both;
+        } else {
+            // What was required before stays, so that each contradiction is reported once.
+            let message = format!("no label {name:?} can meet this and what is required before");
+            report.add(ProblemCode::NeverMatches, &requirement.path, message);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::json::Json;
 /// What can be injected of a pod's metadata.
 const INJECTED: [&str; 2] = ["labels", "annotations"];
 
-impl Check<'_> {
+impl Check {
     /// An object from the API server has fields that only the API server sets; they are nobody's mistake.
     pub(super) fn metadata(&mut self, json: &Json<'_>, kind: Option<&str>) {
         let path = FieldPath::of("metadata");

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::values;
 use crate::json::Json;
 
 /// The pod template and everything below it.
@@ -28,6 +29,8 @@ pub(super) struct Field {
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) is_required: bool,
+    /// Those that a string can have; empty: any.
+    pub(super) values: &'static [&'static str],
 }
 
 /// What a value can be.
@@ -50,7 +53,10 @@ impl Table {
     /// What cannot be read is left out; a test sees that there is none.
     fn read(text: &str) -> Self {
         let types = Json::parse(text).ok().and_then(Json::into_fields).unwrap_or_default();
-        let types = types.into_iter().map(|(name, described)| (name.into_owned(), Type::read(&described)));
+        let types = types.into_iter().map(|(name, described)| {
+            let described = Type::read(&name, &described);
+            (name.into_owned(), described)
+        });
         Table(types.collect())
     }
 
@@ -68,7 +74,7 @@ impl Table {
 }
 
 impl Type {
-    fn read(described: &Json<'_>) -> Self {
+    fn read(type_name: &str, described: &Json<'_>) -> Self {
         if let Some(values) = described.items() {
             return Type::Enum(values.iter().filter_map(|value| Some(value.text()?.into_owned())).collect());
         }
@@ -77,7 +83,8 @@ impl Type {
             let kind = kind.text()?;
             let required = kind.strip_suffix(", required");
             let shape = Shape::read(required.unwrap_or(&kind));
-            Some(Field { name: name.to_string(), shape, is_required: required.is_some() })
+            let values = values::of(type_name, name);
+            Some(Field { name: name.to_string(), shape, is_required: required.is_some(), values })
         };
         Type::Struct(fields.iter().filter_map(read).collect())
     }
@@ -127,6 +134,9 @@ mod tests {
                     assert!(all_are_known(&field.shape, table), "{name}.{}", field.name);
                 }
             }
+        }
+        for (name, field, _) in values::VALUES {
+            assert!(POD.fields(name).iter().any(|known| known.name == field), "{name}.{field}");
         }
         let name = POD.fields("Container").iter().find(|field| field.name == "name").unwrap();
         assert!(name.is_required && name.shape == Shape::Text);
