@@ -10,6 +10,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use sidecar_engine::definition::{Compiled, Problem, ReadOptions, read};
 
 struct Case {
@@ -99,4 +100,30 @@ fn show(problem: &Problem, skipped: usize) -> String {
         write!(shown, " ({suggestion})").unwrap();
     }
     shown
+}
+
+proptest! {
+    /// Whatever a text is, it is read without a panic, and every place is one of the text.
+    #[test]
+    fn every_place_is_in_the_text(at in 0..10_000_usize, cut in 0..12_usize, put in "[-:{}\\[\\]a#&*|'\"\n\t ä$0<>!,]{0,6}") {
+        let files = ["fields", "references", "selectors", "texts"];
+        let path = format!("{}/tests/loading/{}.md", env!("CARGO_MANIFEST_DIR"), files[at % files.len()]);
+        let cases = parse(&std::fs::read_to_string(path).unwrap());
+        let text = &cases[at % cases.len()].text;
+        let characters: Vec<char> = text.chars().collect();
+        let from = at % characters.len();
+        let to = (from + cut).min(characters.len());
+        let text: String =
+            characters[..from].iter().copied().chain(put.chars()).chain(characters[to..].iter().copied()).collect();
+        for document in read(&text, &ReadOptions::default()) {
+            let line = document.line;
+            prop_assert!(line >= 1 && line <= text.lines().count(), "line {line} of {text:?}");
+            for problem in document.compile(&text).err().into_iter().flatten() {
+                let place = problem.place.unwrap();
+                prop_assert!(text.get(place.start..place.end).is_some(), "{problem} {place:?} of {text:?}");
+                let before = text[..place.start].matches('\n').count();
+                prop_assert_eq!(place.line, before + 1);
+            }
+        }
+    }
 }

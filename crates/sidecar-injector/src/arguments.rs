@@ -151,7 +151,7 @@ pub(crate) struct ReviewArguments {
 
 /// Check definitions and show all that is wrong with them.
 ///
-/// Reads ClusterSidecarDefinition and SidecarDefinition objects in YAML or JSON: several documents, and `kind: List`.
+/// Reads `ClusterSidecarDefinition` and `SidecarDefinition` objects in YAML or JSON: several documents, and `kind: List`.
 /// Fields are checked against Kubernetes' own schema of a pod, the pod YAML in a definition too. Two definitions of one
 /// name are an error wherever they are. Exit code 0: all are good; 1: some are not; 3: something cannot be read.
 #[derive(Debug, Args)]

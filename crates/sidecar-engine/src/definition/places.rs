@@ -261,7 +261,7 @@ mod tests {
     fn found(text: &str, steps: &str, part: Part) -> String {
         let range = Places::of(text).find(&path(steps), part).unwrap();
         let place = Lines::of(text).place(range.clone());
-        format!("{}:{} {}", place.line, place.column, &text[range])
+        format!("{}:{} {}", place.line, place.column, text.get(range).unwrap())
     }
 
     #[test]

@@ -272,3 +272,99 @@ fn as_written(problem: Problem, text: &str) -> Problem {
         _ => problem,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: ReadOptions = ReadOptions { allow_unknown_pod_fields: false };
+
+    fn definition(name: &str, spec: &str) -> String {
+        format!(
+            "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    }
+
+    /// `line name: ok`, or the problems with their places.
+    fn shown(text: &str) -> Vec<String> {
+        let show = |document: Document| {
+            let name = document.name.as_ref().map_or("?".to_owned(), ToString::to_string);
+            let line = document.line;
+            match document.compile(text) {
+                Ok(_) => format!("{line} {name}: ok"),
+                Err(problems) => {
+                    let show = |problem: &Problem| {
+                        let place = problem.place.unwrap();
+                        format!("{}:{} {}", place.line, place.column, problem.code.code())
+                    };
+                    format!("{line} {name}: {}", problems.iter().map(show).collect::<Vec<_>>().join(", "))
+                }
+            }
+        };
+        read(text, &OPTIONS).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_bad_document_stops_nobody() {
+        let good = definition("a", "{inject: {spec: {nodeName: a}}}");
+        let bad = definition("b", "{inject: {spec: {nodeNam: a}}}");
+        let text =
+            format!("# first\n\n{good}---\na: [\n---\n# nothing\n---\n{bad}---\n{{a: 1, a: 2}}\n---\n{good}");
+        assert_eq!(
+            shown(&text),
+            [
+                "3 ClusterSidecarDefinition a: ok",
+                "8 ?: 8:4 Syntax",
+                "12 ClusterSidecarDefinition b: 15:24 UnknownField",
+                "17 ?: 17:1 MissingField, 17:1 MissingField, 17:1 MissingField, 17:1 MissingField, 17:8 UnknownField, \
+                 17:8 DuplicateKey",
+                "19 ClusterSidecarDefinition a: ok",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_items_of_a_list_are_documents() {
+        let item = |name: &str, field: &str| {
+            definition(name, &format!("{{inject: {{spec: {{{field}: a}}}}}}")).replace('\n', "\n  ")
+        };
+        let (good, bad) = (item("a", "nodeName"), item("b", "nodeNam"));
+        for kind in ["List", "ClusterSidecarDefinitionList"] {
+            let text = format!("kind: {kind}\napiVersion: v1\nitems:\n- {good}\n- {bad}\n  spec: {{}}\n");
+            assert_eq!(
+                shown(&text),
+                [
+                    "4 ClusterSidecarDefinition a: ok",
+                    "9 ClusterSidecarDefinition b: 14:3 MissingField, 14:3 DuplicateKey",
+                ]
+            );
+        }
+        let json = yaml::to_json(&definition("a", "{order: x}")).unwrap();
+        let text = format!("{{\"kind\": \"List\", \"items\": [\n{json}]}}\n{json}");
+        assert_eq!(
+            shown(&text),
+            [
+                "2 ClusterSidecarDefinition a: 2:95 MissingField, 2:111 WrongType",
+                "3 ClusterSidecarDefinition a: 3:95 MissingField, 3:111 WrongType",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_object_from_the_api_server_is_read_without_places() {
+        let object = |spec: &str| yaml::to_json(&definition("a", spec)).unwrap();
+        let good = read_json(&object("{inject: {spec: {nodeName: a}}}"), &OPTIONS).unwrap();
+        assert_eq!(good.metadata.name, "a");
+        let problems = read_json(&object("{inject: {spec: {nodeNam: a}}}"), &OPTIONS).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].place, None);
+        assert_eq!(
+            problems[0].to_string(),
+            "spec.inject.spec.nodeNam: unknown field \"nodeNam\"; did you mean \"nodeName\"? [UnknownField]"
+        );
+        let lenient = ReadOptions { allow_unknown_pod_fields: true };
+        assert!(read_json(&object("{inject: {spec: {nodeNam: a}}}"), &lenient).is_ok());
+        let problems = read_json("{", &OPTIONS).unwrap_err();
+        assert_eq!(problems[0].code, ProblemCode::Syntax);
+    }
+}
