@@ -5,11 +5,22 @@
 
 mod compile;
 mod labels;
+mod names;
+mod places;
 mod problem;
+mod read;
+mod references;
+#[cfg(feature = "schema")]
+mod schema;
+mod sections;
+mod strict;
 
 pub use compile::Compiled;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
+pub use read::{DefinitionName, Document, ReadOptions, read, read_json};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 use serde::{Deserialize, Deserializer};
 
@@ -36,13 +47,23 @@ pub struct Definition {
 }
 
 /// The two kinds of definitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
     /// For the pods of every namespace.
     ClusterSidecarDefinition,
     /// For the pods of its own namespace only.
     SidecarDefinition,
+}
+
+impl Kind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::ClusterSidecarDefinition => "ClusterSidecarDefinition",
+            Kind::SidecarDefinition => "SidecarDefinition",
+        }
+    }
 }
 
 /// The part of a Kubernetes object's metadata that is read here.

@@ -5,7 +5,8 @@
 //! ```text
 //! arguments ──> serve ──> connection ──> http ──> Engine::review
 //!          │      └ certificates, shutdown, logs
-//!          └──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
+//!          ├──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
+//!          └──> commands::validate ──> definition::read ──> drawing
 //! ```
 
 // No request and no file may make it panic.
@@ -13,6 +14,7 @@
 
 mod arguments;
 mod commands;
+mod drawing;
 mod failure;
 mod manifest;
 mod serve;
@@ -34,6 +36,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Inject(arguments) => commands::inject::run(&arguments),
         Command::Review(arguments) => commands::review::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Version => commands::version::run(),
     }
 }

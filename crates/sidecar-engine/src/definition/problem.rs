@@ -100,7 +100,8 @@ impl ProblemCode {
 }
 
 impl Problem {
-    pub(crate) fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
+    /// A problem without a suggestion, whose place is not known yet.
+    pub fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
         Problem { code, path, message: message.into(), suggestion: None, place: None }
     }
 }
@@ -132,7 +133,7 @@ pub(crate) enum Step {
 
 impl FieldPath {
     /// The path of a field that is given with dots, such as `spec.inject.spec`.
-    pub(crate) fn of(dotted: &str) -> Self {
+    pub fn of(dotted: &str) -> Self {
         FieldPath(dotted.split('.').map(|field| Step::Field(field.to_owned())).collect())
     }
 
