@@ -5,11 +5,22 @@
 
 mod compile;
 mod labels;
+mod names;
+mod places;
 mod problem;
+mod read;
+mod references;
+#[cfg(feature = "schema")]
+mod schema;
+mod sections;
+mod strict;
 
 pub use compile::Compiled;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
+pub use read::{DefinitionName, Document, ReadOptions, read, read_json};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 
 use serde::{Deserialize, Deserializer};
 
@@ -36,7 +47,7 @@ pub struct Definition {
 }
 
 /// The two kinds of definitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Kind {
     /// For the pods of every namespace.
@@ -45,34 +56,13 @@ pub enum Kind {
     SidecarDefinition,
 }
 
-/// What a definition is known by: no two of one kind and namespace have the same name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The two kinds do not share their names.
-    pub kind: Kind,
-    /// Only of a [`Kind::SidecarDefinition`].
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-}
-
 impl Kind {
-    /// As objects say it.
-    pub fn name(self) -> &'static str {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
         match self {
             Kind::ClusterSidecarDefinition => "ClusterSidecarDefinition",
             Kind::SidecarDefinition => "SidecarDefinition",
         }
-    }
-}
-
-/// As decisions say it: `log-shipper`, or `team-a/proxy`.
-impl std::fmt::Display for Key {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(namespace) = &self.namespace {
-            write!(formatter, "{namespace}/")?;
-        }
-        formatter.write_str(&self.name)
     }
 }
 

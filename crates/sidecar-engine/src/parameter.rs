@@ -147,17 +147,9 @@ impl Parameters {
 impl Compiled {
     /// A value from text; the error says what would be allowed.
     fn read(&self, text: &str) -> Result<Json<'static>, String> {
-        let value = match self.kind {
-            ParameterType::String => Some(Json::text_from(text.to_owned())),
-            ParameterType::Integer => text.parse::<i64>().ok().map(|number| Json::Number(number.into())),
-            ParameterType::Number => {
-                text.parse::<f64>().ok().filter(|number| number.is_finite()).map(crate::json::from_float)
-            }
-            ParameterType::Boolean => text.parse::<bool>().ok().map(Json::Bool),
-            ParameterType::Quantity => Quantity::parse(text).map(|_| Json::text_from(text.to_owned())),
-        };
+        let value = self.kind.read(text);
         let Some(value) = value else {
-            return Err(format!("{text:?} is no {}{}", self.kind_name(), self.limits()));
+            return Err(format!("{text:?} is no {}{}", self.kind.described(), self.limits()));
         };
         let is_allowed =
             self.allowed.is_empty() || self.allowed.iter().any(|allowed| self.same(&plain(allowed), text));
@@ -185,16 +177,6 @@ impl Compiled {
                 && Quantity::parse(allowed).is_some_and(|allowed| Quantity::parse(text) == Some(allowed)))
     }
 
-    fn kind_name(&self) -> &'static str {
-        match self.kind {
-            ParameterType::String => "string",
-            ParameterType::Integer => "integer",
-            ParameterType::Number => "number",
-            ParameterType::Boolean => "boolean (true or false)",
-            ParameterType::Quantity => "quantity (such as 100m or 64Mi)",
-        }
-    }
-
     /// What may be chosen, to be put behind a message.
     fn limits(&self) -> String {
         let mut limits = Vec::new();
@@ -219,7 +201,60 @@ impl Compiled {
     }
 }
 
+impl ParameterType {
+    fn read(self, text: &str) -> Option<Json<'static>> {
+        match self {
+            ParameterType::String => Some(Json::text_from(text.to_owned())),
+            ParameterType::Integer => text.parse::<i64>().ok().map(|number| Json::Number(number.into())),
+            ParameterType::Number => {
+                text.parse::<f64>().ok().filter(|number| number.is_finite()).map(crate::json::from_float)
+            }
+            ParameterType::Boolean => text.parse::<bool>().ok().map(Json::Bool),
+            ParameterType::Quantity => Quantity::parse(text).map(|_| Json::text_from(text.to_owned())),
+        }
+    }
+
+    /// Whether text can be a value of this type.
+    pub(crate) fn has(self, text: &str) -> bool {
+        self.read(text).is_some()
+    }
+
+    /// The type of this name, as definitions have it.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "string" => ParameterType::String,
+            "integer" => ParameterType::Integer,
+            "number" => ParameterType::Number,
+            "boolean" => ParameterType::Boolean,
+            "quantity" => ParameterType::Quantity,
+            _ => return None,
+        })
+    }
+
+    /// For messages about one value.
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            ParameterType::String => "string",
+            ParameterType::Integer => "integer",
+            ParameterType::Number => "number",
+            ParameterType::Boolean => "boolean (true or false)",
+            ParameterType::Quantity => "quantity (such as 100m or 64Mi)",
+        }
+    }
+
+    /// For messages about all values.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            ParameterType::String => "strings",
+            ParameterType::Integer => "integers",
+            ParameterType::Number => "numbers",
+            ParameterType::Boolean => "booleans",
+            ParameterType::Quantity => "quantities",
+        }
+    }
+}
+
 /// A scalar as it would be written in an annotation.
-fn plain(json: &Json<'_>) -> String {
+pub(crate) fn plain(json: &Json<'_>) -> String {
     json.text().map_or_else(|| json.to_string(), std::borrow::Cow::into_owned)
 }

@@ -1,6 +1,8 @@
 //! YAML text as kubectl reads it, to a type or to JSON text.
 
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{Deserialize as _, DeserializeOwned, Error as _};
+
+use crate::json::Json;
 
 /// Text that is not YAML, or not of the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +52,16 @@ fn options() -> serde_saphyr::Options {
 /// Not YAML, or not of this type.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| YamlError::new(&error))
+}
+
+/// Reads one document into a tree. Of keys that are there twice the last counts: whoever wants to say so looks for them.
+pub(crate) fn to_tree(text: &str) -> Result<Json<'static>, YamlError> {
+    let mut options = options();
+    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::LastWins;
+    let tree = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+        Json::deserialize(deserializer).map(Json::into_owned)
+    });
+    tree.map_err(|error| YamlError::new(&error))
 }
 
 /// Turns one document into JSON text, its fields in the order in which they were written.

@@ -4,7 +4,7 @@
 //!
 //! | Block | |
 //! | --- | --- |
-//! | `definition` | One or more; without any, those above the file's first case, or the article's `curl` |
+//! | `definition` | One or more; without any, those above the file's first case, or the article's `curl`. With the third word `lenient`, fields that no pod has pass |
 //! | `namespace` | `name`, `labels`, `annotations`, or `unknown`; without one, `default` without anything |
 //! | `pod` | The pod, in YAML or JSON |
 //! | `decisions` | `definition: Reason`, with `(missed)` for a pod that was meant to have it; `denied` for the pod |
@@ -20,13 +20,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use sidecar_engine::definition::{BUILTIN_CURL, Compiled};
+use sidecar_engine::definition::{BUILTIN_CURL, ReadOptions, read};
 use sidecar_engine::{Engine, Injection, Namespace, Reason, yaml};
 
 #[derive(Default, Clone)]
 struct Case {
     title: String,
-    definitions: Vec<String>,
+    definitions: Vec<(String, ReadOptions)>,
     namespace: Option<String>,
     pod: String,
     decisions: String,
@@ -72,8 +72,12 @@ fn parse(text: &str) -> Vec<Case> {
                 .take_while(|line| *line != "```")
                 .fold(String::new(), |block, line| block + line + "\n");
             let case = cases.last_mut().unwrap_or(&mut preamble);
-            match info.split_whitespace().nth(1) {
-                Some("definition") => case.definitions.push(block),
+            let mut words = info.split_whitespace().skip(1);
+            match words.next() {
+                Some("definition") => {
+                    let allow_unknown_pod_fields = words.next() == Some("lenient");
+                    case.definitions.push((block, ReadOptions { allow_unknown_pod_fields }));
+                }
                 Some("namespace") => case.namespace = Some(block),
                 Some("pod") => case.pod = block,
                 Some("decisions") => case.decisions = block,
@@ -86,7 +90,7 @@ fn parse(text: &str) -> Vec<Case> {
         }
     }
     if preamble.definitions.is_empty() {
-        preamble.definitions.push(BUILTIN_CURL.to_owned());
+        preamble.definitions.push((BUILTIN_CURL.to_owned(), ReadOptions::default()));
     }
     for case in &mut cases {
         if case.definitions.is_empty() {
@@ -104,12 +108,12 @@ fn parse(text: &str) -> Vec<Case> {
 
 fn check(case: &Case) -> Result<(), String> {
     let mut compiled = Vec::new();
-    for definition in &case.definitions {
-        compiled.push(
-            Compiled::from_yaml(definition)
-                .map_err(|problems| format!("the definition: {problems:#?}"))?
-                .into(),
-        );
+    for (text, options) in &case.definitions {
+        for document in read(text, options) {
+            let problems =
+                |problems: Vec<_>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            compiled.push(document.compile(text).map_err(problems)?.into());
+        }
     }
     let engine = Engine::new(compiled);
     let namespace = namespace(case.namespace.as_deref());

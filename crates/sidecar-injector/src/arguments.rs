@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Inject(InjectArguments),
     /// Print the response that the webhook would give to a saved AdmissionReview
     Review(ReviewArguments),
+    /// Check definitions and show all that is wrong with them
+    Validate(ValidateArguments),
     /// Ask a running webhook over HTTPS whether it injects (what `helm test` runs)
     Check(CheckArguments),
     /// Print the version
@@ -115,6 +117,17 @@ pub(crate) struct ServeArguments {
     /// Namespaces whose pods are never changed, with `,` between [default: kube-system,kube-node-lease]
     #[arg(long, env = "EXCLUDED_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub(crate) excluded_namespaces: Option<Vec<String>>,
+    /// Let unknown fields of pods pass in definitions, for a Kubernetes that is newer than this program
+    #[arg(
+        long,
+        env = "ALLOW_UNKNOWN_POD_FIELDS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) allow_unknown_pod_fields: bool,
     /// How long to go on serving after SIGTERM, until every API server has noticed
     #[arg(long, env = "SHUTDOWN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) shutdown_delay: Duration,
@@ -179,6 +192,9 @@ pub(crate) struct OfflineArguments {
     /// File with Namespace objects, whose labels and annotations are used; can be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) namespace_file: Vec<PathBuf>,
+    /// Let unknown fields of pods pass in definitions, for a Kubernetes that is newer than this program
+    #[arg(long)]
+    pub(crate) allow_unknown_pod_fields: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -203,6 +219,43 @@ pub(crate) struct ReviewArguments {
     pub(crate) filename: PathBuf,
     #[command(flatten)]
     pub(crate) offline: OfflineArguments,
+}
+
+/// Check definitions and show all that is wrong with them.
+///
+/// Reads `ClusterSidecarDefinition` and `SidecarDefinition` objects in YAML or JSON: several documents, and `kind: List`.
+/// Fields are checked against Kubernetes' own schema of a pod, the pod YAML in a definition too. Two definitions of one
+/// name are an error wherever they are. Exit code 0: all are good; 1: some are not; 3: something cannot be read.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  # one file
+  sidecar-injector validate -f log-shipper.yaml
+
+  # a folder (.yaml, .yml and .json files, also in folders below)
+  sidecar-injector validate -f definitions/
+
+  # what is in the cluster
+  kubectl get clustersidecardefinitions,sidecardefinitions -A -o yaml | sidecar-injector validate -f -
+
+  # for a program: file, line, column, code, path, message and suggestion of every error
+  sidecar-injector validate -f definitions/ -o json | jq -r '.[].code'")]
+pub(crate) struct ValidateArguments {
+    /// File, folder, or `-` for standard input; can be given several times
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Output [default: for people, on standard error]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<ValidateFormat>,
+    /// Let unknown fields of pods pass, for a Kubernetes that is newer than this program
+    #[arg(long)]
+    pub(crate) allow_unknown_pod_fields: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValidateFormat {
+    /// A JSON array with one object for each error
+    Json,
 }
 
 /// Ask a running webhook over HTTPS whether it injects.

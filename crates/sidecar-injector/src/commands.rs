@@ -3,4 +3,5 @@
 pub(crate) mod check;
 pub(crate) mod inject;
 pub(crate) mod review;
+pub(crate) mod validate;
 pub(crate) mod version;

@@ -1,10 +1,9 @@
 //! What ends a command early, and the exit code that says so: 2 usage, 3 input, 4 cluster, 5 internal (DESIGN: 0 ok, 1 findings).
 
 use std::fmt::Display;
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use crate::drawing::{Mistake, Spot};
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +40,8 @@ impl Failure {
         let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
         let rest = text.get(start..).unwrap_or_default();
         let offset = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(index, _)| index);
-        let place = (start + offset).min(text.len());
-        let snippet = Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(place..place));
-        let report = [Level::ERROR.primary_title(problem).element(snippet)];
-        let is_plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some();
-        let renderer = if is_plain { Renderer::plain() } else { Renderer::styled() };
-        Self::Text(renderer.render(&report))
+        let place = start + offset;
+        Self::Text(Mistake::new(problem, Spot { name, text, range: Some(place..place) }).draw())
     }
 
     pub(crate) fn internal(problem: impl Display) -> Self {

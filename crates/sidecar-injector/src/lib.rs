@@ -5,7 +5,8 @@
 //! ```text
 //! arguments ──> serve ──> connection ──> http ──> Engine::review
 //!          │      └ sources, certificates, shutdown, logs
-//!          └──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
+//!          ├──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
+//!          └──> commands::validate ──> findings ──> drawing
 //! ```
 
 // No request and no file may make it panic.
@@ -14,7 +15,9 @@
 mod arguments;
 mod changes;
 mod commands;
+mod drawing;
 mod failure;
+mod findings;
 mod manifest;
 mod serve;
 mod sources;
@@ -36,6 +39,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Inject(arguments) => commands::inject::run(&arguments),
         Command::Review(arguments) => commands::review::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Validate(arguments) => commands::validate::run(&arguments),
         Command::Version => commands::version::run(),
     }
 }

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
-use sidecar_engine::definition::Kind;
+use sidecar_engine::definition::{Kind, ReadOptions};
 
 use crate::arguments::ServeArguments;
 use crate::failure::Failure;
@@ -65,6 +65,7 @@ impl Sources {
                 .collect(),
             resources: arguments.definition_resources,
             settings: Settings {
+                options: ReadOptions { allow_unknown_pod_fields: arguments.allow_unknown_pod_fields },
                 excluded_namespaces: excluded.map(|mut names| {
                     names.retain(|name| !name.is_empty());
                     names
@@ -85,11 +86,11 @@ impl Sources {
         let files = if self.files.is_empty() {
             None
         } else {
-            let (files, parts) = Files::read(&self.files)?;
+            let (files, parts) = Files::read(&self.files, definitions.options())?;
             definitions.update(Source::Files, &parts);
             Some(files)
         };
-        let mut awaited: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        let mut awaited: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
         awaited.extend(watches_namespaces.then_some(namespaces::NAME));
         Ok(Loading {
             definitions: Arc::new(definitions),

@@ -282,3 +282,88 @@ fn labels_that_come_near_are_named() {
         assert!(found.stderr.contains(hint), "{}", found.stderr);
     }
 }
+
+const DEFINITION: &str = "\
+apiVersion: sidecar.me/v1alpha1
+kind: ClusterSidecarDefinition
+metadata: {name: shipper}
+spec:
+  inject:
+    spec:
+      containers: [{name: shipper, image: shipper:1}]
+";
+
+#[test]
+fn validate_draws_every_error_and_counts() {
+    let good = run(&["validate", "-f", "-"], DEFINITION);
+    assert_eq!((good.code, good.stdout.as_str(), good.stderr.as_str()), (0, "", "1 definition, no errors\n"));
+
+    let bad = DEFINITION.replace("image:", "imagee:").replace("shipper}", "shipper2}");
+    let found = run(&["validate", "-f", "-"], &format!("{DEFINITION}---\n{bad}---\na: [\n"));
+    assert_eq!(found.code, 1);
+    assert_eq!(found.stdout, "");
+    let expected = "\
+error[UnknownField]: unknown field \"imagee\"
+  --> standard input:15:36
+   |
+15 |       containers: [{name: shipper, imagee: shipper:1}]
+   |                                    ^^^^^^
+   |
+   = help: did you mean \"image\"?
+   = note: field spec.inject.spec.containers[0].imagee
+";
+    assert!(found.stderr.contains(expected), "{}", found.stderr);
+    assert!(found.stderr.contains("error[Syntax]"), "{}", found.stderr);
+    assert!(found.stderr.ends_with("\n3 definitions, 2 with 2 errors\n"), "{}", found.stderr);
+}
+
+#[test]
+fn validate_names_both_places_of_a_name_that_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["a.yaml", "b.yaml"] {
+        std::fs::write(folder.path().join(file), DEFINITION).unwrap();
+    }
+    let found = run(&["validate", "-f", folder.path().to_str().unwrap()], "");
+    assert_eq!(found.code, 1);
+    assert!(
+        found.stderr.contains("error[NameTaken]: there is a ClusterSidecarDefinition shipper already"),
+        "{}",
+        found.stderr
+    );
+    assert!(found.stderr.contains("a.yaml:3:18") && found.stderr.contains("b.yaml:3:18"), "{}", found.stderr);
+    // The same name in other namespaces, and of the other kind, is another definition.
+    let namespaced = |namespace: &str| {
+        DEFINITION
+            .replace("Cluster", "")
+            .replace("{name: shipper}", &format!("{{name: shipper, namespace: {namespace}}}"))
+    };
+    let text = [DEFINITION.to_owned(), namespaced("a"), namespaced("b")].join("---\n");
+    let found = run(&["validate", "-f", "-"], &text);
+    assert_eq!((found.code, found.stderr.as_str()), (0, "3 definitions, no errors\n"));
+}
+
+#[test]
+fn validate_prints_errors_for_programs() {
+    let bad = DEFINITION.replace("image:", "imagee:");
+    let found = run(&["validate", "-f", "-", "-o", "json"], &bad);
+    assert_eq!(found.code, 1);
+    let errors: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(
+        errors,
+        serde_json::json!([{
+            "file": "standard input",
+            "line": 7,
+            "column": 36,
+            "code": "UnknownField",
+            "path": "spec.inject.spec.containers[0].imagee",
+            "message": "unknown field \"imagee\"",
+            "suggestion": "image",
+        }])
+    );
+    let lenient = run(&["validate", "-f", "-", "--allow-unknown-pod-fields"], &bad);
+    assert!(lenient.stderr.contains("a container needs an image"), "{}", lenient.stderr);
+    let none = run(&["validate", "-f", "-", "-o", "json"], DEFINITION);
+    assert_eq!((none.code, none.stdout.as_str()), (0, "[]\n"));
+    assert_eq!(run(&["validate", "-f", "/nowhere.yaml"], "").code, 3);
+    assert_eq!(run(&["validate"], "").code, 2);
+}

@@ -123,7 +123,14 @@ fn with_a_bad_definition_nothing_is_written_and_all_that_is_wrong_is_said() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(output.stdout.is_empty());
-    for expected in ["a.yaml:1 already [NameTaken]", "b.yaml:8: metadata.namespace: ", "c.json:1: "] {
+    for expected in [
+        "error[NameTaken]: ",
+        "a.yaml:3",
+        "error[MissingField]: ",
+        "b.yaml:10",
+        "error[Syntax]: ",
+        "c.json:1",
+    ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     let output = run(&["inject", "-f", &pod, "--definitions", "nowhere"]);

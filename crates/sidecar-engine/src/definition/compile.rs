@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::{
-    API_VERSION, ByName, ContainerKind, ContainerPatch, Definition, DefinitionSpec, End, FailurePolicy,
-    FieldPath, Key, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, Selector,
-    Untyped,
+    ByName, ContainerKind, ContainerPatch, Definition, DefinitionName, DefinitionSpec, End, FailurePolicy,
+    FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, ReadOptions,
+    Selector, Untyped,
 };
 use crate::expression::{Bindings, Expression, Scope};
 use crate::json::Json;
@@ -56,23 +56,28 @@ pub(crate) struct CompiledPatch {
 struct NamePattern(String);
 
 impl Compiled {
-    /// Reads one definition from YAML (or JSON) text, leniently: what is unknown in it is not looked at.
+    /// Reads and compiles the one definition in YAML (or JSON) text.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// All that is wrong with it, in the order of the text.
     pub fn from_yaml(text: &str) -> Result<Self, Vec<Problem>> {
-        let definition = crate::yaml::parse(text).map_err(|error| {
-            vec![Problem::new(ProblemCode::Syntax, FieldPath::default(), error.to_string())]
-        })?;
-        Self::new(definition)
+        let mut documents = super::read(text, &ReadOptions::default()).into_iter();
+        let one = match (documents.next(), documents.next()) {
+            (Some(document), None) => Ok(document),
+            (None, _) => Err("there is no definition in it".to_owned()),
+            (Some(_), Some(second)) => Err(format!("there is a second document, on line {}", second.line)),
+        };
+        let one =
+            one.map_err(|problem| vec![Problem::new(ProblemCode::Syntax, FieldPath::default(), problem)])?;
+        one.compile(text)
     }
 
-    /// Settles all that does not depend on a pod.
+    /// Settles all that does not depend on a pod. What the reader of definitions has checked is not checked again.
     ///
     /// # Errors
     /// All that is wrong with the definition.
     pub fn new(definition: Definition) -> Result<Self, Vec<Problem>> {
-        let Definition { api_version, kind, metadata, spec } = definition;
+        let Definition { api_version: _, kind, metadata, spec } = definition;
         let DefinitionSpec {
             selector,
             parameters,
@@ -85,21 +90,6 @@ impl Compiled {
             failure_policy,
         } = spec;
         let mut problems = Vec::new();
-        if api_version != API_VERSION {
-            problems.push(Problem::new(
-                ProblemCode::InvalidValue,
-                FieldPath::of("apiVersion"),
-                format!("is {api_version:?}, must be {API_VERSION:?}"),
-            ));
-        }
-        if kind == Kind::SidecarDefinition && metadata.namespace.as_deref().unwrap_or_default().is_empty() {
-            // Without one it would be for every namespace.
-            problems.push(Problem::new(
-                ProblemCode::MissingField,
-                FieldPath::of("metadata.namespace"),
-                "is missing: a SidecarDefinition is for the pods of its own namespace",
-            ));
-        }
         let parameters =
             Parameters::compile(&metadata.name, parameters, &FieldPath::of("spec.parameters"), &mut problems);
         let names = parameters.names();
@@ -139,12 +129,12 @@ impl Compiled {
     }
 
     /// What it is known by.
-    pub fn key(&self) -> Key {
+    pub fn full_name(&self) -> DefinitionName {
         let kind = match self.namespace {
             None => Kind::ClusterSidecarDefinition,
             Some(_) => Kind::SidecarDefinition,
         };
-        Key { kind, namespace: self.namespace.clone(), name: self.name.clone() }
+        DefinitionName { kind, namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
     /// Whether it can only be applied where more is known of a pod's namespace than its name.

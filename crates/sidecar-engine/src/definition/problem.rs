@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::DefinitionName;
+
 /// One thing that is wrong with a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -101,12 +103,13 @@ impl ProblemCode {
 
 impl Problem {
     /// The name of a definition that another one has already, which stands at `other`.
-    pub fn name_taken(name: &str, other: &str) -> Self {
-        let message = format!("{name:?} is the name of {other} already");
+    pub fn name_taken(name: &DefinitionName, other: &str) -> Self {
+        let message = format!("there is a {name} already, at {other}");
         Problem::new(ProblemCode::NameTaken, FieldPath::of("metadata.name"), message)
     }
 
-    pub(crate) fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
+    /// A problem without a suggestion, whose place is not known yet.
+    pub fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
         Problem { code, path, message: message.into(), suggestion: None, place: None }
     }
 }
@@ -138,7 +141,7 @@ pub(crate) enum Step {
 
 impl FieldPath {
     /// The path of a field that is given with dots, such as `spec.inject.spec`.
-    pub(crate) fn of(dotted: &str) -> Self {
+    pub fn of(dotted: &str) -> Self {
         FieldPath(dotted.split('.').map(|field| Step::Field(field.to_owned())).collect())
     }
 

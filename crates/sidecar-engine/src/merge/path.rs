@@ -98,3 +98,13 @@ pub(crate) fn name_of(item: &Json<'_>, keys: &[&str]) -> String {
     }
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Path;
+
+    #[test]
+    fn slashes_and_tildes_are_escaped() {
+        assert_eq!(Path::TOP.field("a~b/c").end().pointer(), "/a~0b~1c/-");
+    }
+}

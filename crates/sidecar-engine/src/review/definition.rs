@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Answer, Response, Status, malformed, open};
-use crate::definition::{Compiled, Key, Kind, Problem};
+use crate::definition::{Compiled, DefinitionName, Kind, Problem, ReadOptions, read_json};
 use crate::error::ReviewError;
 
 /// The group of the definition kinds.
@@ -41,16 +41,17 @@ struct Object<'a>(#[serde(borrow)] Option<&'a RawValue>);
 /// The body is not a review that could be answered; the caller says so with status 400.
 pub fn review_definition<'a>(
     body: &'a [u8],
-    taken: impl FnOnce(&Key) -> Option<String>,
+    options: &ReadOptions,
+    taken: impl FnOnce(&DefinitionName) -> Option<String>,
 ) -> Result<DefinitionReviewed<'a>, ReviewError> {
     let (api_version, request) = open::<Object<'a>>(body)?;
     let kinds = [Kind::ClusterSidecarDefinition, Kind::SidecarDefinition];
     let is_ours = request.kind.group == GROUP
-        && kinds.iter().any(|kind| kind.name() == request.kind.kind)
+        && kinds.iter().any(|kind| kind.as_str() == request.kind.kind)
         && request.sub_resource.is_empty()
         && matches!(&*request.operation, "CREATE" | "UPDATE");
     let problems = match request.object.0.filter(|_| is_ours) {
-        Some(object) => problems(object.get(), taken),
+        Some(object) => problems(object.get(), options, taken),
         None => Vec::new(),
     };
     let message = || problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
@@ -77,12 +78,15 @@ pub fn review_definition<'a>(
     })
 }
 
-fn problems(object: &str, taken: impl FnOnce(&Key) -> Option<String>) -> Vec<Problem> {
-    match Compiled::from_yaml(object) {
+fn problems(
+    object: &str,
+    options: &ReadOptions,
+    taken: impl FnOnce(&DefinitionName) -> Option<String>,
+) -> Vec<Problem> {
+    match read_json(object, options).and_then(Compiled::new) {
         Ok(definition) => {
-            let key = definition.key();
-            let other = taken(&key);
-            other.map(|other| Problem::name_taken(&key.name, &other)).into_iter().collect()
+            let name = definition.full_name();
+            taken(&name).map(|other| Problem::name_taken(&name, &other)).into_iter().collect()
         }
         Err(problems) => problems,
     }

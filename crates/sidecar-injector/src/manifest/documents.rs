@@ -26,8 +26,7 @@ pub(crate) struct Document {
 
 /// Cuts a source into its documents.
 pub(crate) fn split(source: &Source) -> Result<Vec<Document>, Failure> {
-    let text = std::str::from_utf8(&source.bytes)
-        .map_err(|error| Failure::input(&source.name, format!("not UTF-8 (byte {})", error.valid_up_to())))?;
+    let text = source.text()?;
     // YAML includes JSON, but not a stream of JSON objects one after the other.
     if text.trim_start().starts_with('{')
         && let Some(documents) = split_json(text)

@@ -12,6 +12,14 @@ pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
 }
 
+impl Source {
+    /// The bytes as text, which manifests and definitions are.
+    pub(crate) fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(&self.bytes)
+            .map_err(|error| Failure::input(&self.name, format!("not UTF-8 (byte {})", error.valid_up_to())))
+    }
+}
+
 /// Reads every place; folders with all that is below them, in the order of names.
 pub(crate) fn read(places: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();

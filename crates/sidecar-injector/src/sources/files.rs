@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use notify::RecursiveMode;
+use sidecar_engine::definition::ReadOptions;
 use tracing::warn;
 
 use super::reading::{self, Document};
@@ -36,6 +37,7 @@ pub(crate) struct Files {
     /// By path, which is the order in which names are given away.
     known: BTreeMap<PathBuf, Known>,
     has_looked: bool,
+    options: ReadOptions,
 }
 
 /// A path as the user gave it.
@@ -79,13 +81,13 @@ type Listing = Vec<(PathBuf, Stamp)>;
 
 impl Files {
     /// Reads the files and folders for the first time.
-    pub(crate) fn read(paths: &[PathBuf]) -> Result<(Self, Vec<Part>), Failure> {
+    pub(crate) fn read(paths: &[PathBuf], options: ReadOptions) -> Result<(Self, Vec<Part>), Failure> {
         let mut given = Vec::with_capacity(paths.len());
         for path in paths {
             let metadata = std::fs::metadata(path).map_err(|error| Failure::input(path.display(), error))?;
             given.push(Given { path: path.clone(), is_folder: metadata.is_dir() });
         }
-        let mut files = Files { given, known: BTreeMap::new(), has_looked: false };
+        let mut files = Files { given, known: BTreeMap::new(), has_looked: false, options };
         let parts = files.look().map_err(|error| Failure::input("definitions", error))?;
         Ok((files, parts.unwrap_or_default()))
     }
@@ -186,7 +188,7 @@ impl Files {
                     Known::new(old, *stamp, is_young, hash, &name, documents)
                 }
                 Ok(bytes) => {
-                    let documents = || reading::read_file(&name, &bytes);
+                    let documents = || reading::read_file(&name, &bytes, self.options);
                     Known::new(old, *stamp, is_young, hash(&bytes), &name, documents)
                 }
             };
@@ -316,7 +318,7 @@ mod tests {
             let link = folder.path().join(format!("{file}.yaml"));
             std::os::unix::fs::symlink(format!("..data/{file}.yaml"), link).unwrap();
         }
-        let (mut files, _) = Files::read(&[folder.path().to_owned()]).unwrap();
+        let (mut files, _) = Files::read(&[folder.path().to_owned()], ReadOptions::default()).unwrap();
         // Files that were written just now would be waited for.
         std::thread::sleep(2 * SETTLE);
         let stop = Arc::new(AtomicBool::new(false));
@@ -333,8 +335,8 @@ mod tests {
         for _ in 0..300 {
             let Ok(Some(parts)) = files.look() else { continue };
             let names = parts.iter().flat_map(|part| part.documents.iter()).map(|document| {
-                let key = document.key.as_ref().unwrap();
-                key.name.split_once('-').unwrap().1.to_owned()
+                let name = document.name.as_ref().unwrap();
+                name.name.split_once('-').unwrap().1.to_owned()
             });
             let mut generations: Vec<_> = names.collect();
             assert_eq!(generations.len(), 26);

@@ -4,33 +4,39 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use sidecar_engine::Namespace;
+use sidecar_engine::definition::ReadOptions;
 
-use super::files::Files;
 use super::namespaces::NamespaceMap;
-use super::store::{Settings, Source, Store};
+use super::reading;
+use super::store::{Part, Settings, Source, Store};
 use crate::arguments::OfflineArguments;
 use crate::failure::Failure;
+use crate::findings::{Finding, Findings};
 use crate::manifest::documents::split;
 use crate::manifest::input;
 
 /// The definitions of files and folders, or the article's if there are none.
 pub(crate) fn definitions(arguments: &OfflineArguments) -> Result<Store, Failure> {
+    let options = ReadOptions { allow_unknown_pod_fields: arguments.allow_unknown_pod_fields };
     // Whatever the labels of namespaces are, there is nothing to watch here.
-    let settings = Settings { knows_namespaces: true, ..Settings::default() };
+    let settings = Settings { knows_namespaces: true, options, ..Settings::default() };
     if arguments.definitions.is_empty() {
         return Ok(Store::builtin(settings));
     }
-    let store = Store::new(settings);
-    let (_, parts) = Files::read(&arguments.definitions)?;
-    store.update(Source::Files, &parts);
-    let complaints = store.complaints();
-    if complaints.is_empty() {
-        return Ok(store);
+    let sources = input::read(&arguments.definitions)?;
+    let findings = Findings::of(&sources, options)?.all;
+    if !findings.is_empty() {
+        let drawn: Vec<_> = findings.iter().map(Finding::draw).collect();
+        return Err(Failure::Text(drawn.join("\n\n")));
     }
-    let lines = complaints.iter().flat_map(|complaint| {
-        complaint.problems.lines().map(|problem| format!("error: {}: {problem}", complaint.place))
-    });
-    Err(Failure::Text(lines.collect::<Vec<_>>().join("\n")))
+    let store = Store::new(settings);
+    store.update(Source::Files, &sources.iter().map(|source| part(source, options)).collect::<Vec<_>>());
+    Ok(store)
+}
+
+fn part(source: &input::Source, options: ReadOptions) -> Part {
+    let documents = reading::read_file(&source.name, &source.bytes, options);
+    Part { origin: source.name.as_str().into(), documents: documents.into() }
 }
 
 #[derive(Deserialize)]

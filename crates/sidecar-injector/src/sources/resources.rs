@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::TypeMeta;
 use kube::{Api, Client};
-use sidecar_engine::definition::{API_VERSION, Kind};
+use sidecar_engine::definition::{API_VERSION, DefinitionName, Kind};
 
 use super::readiness::Readiness;
 use super::reading::{self, Document};
@@ -30,8 +30,8 @@ fn resource(kind: Kind) -> ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
         api_version: API_VERSION.to_owned(),
-        kind: kind.name().to_owned(),
-        plural: format!("{}s", kind.name().to_lowercase()),
+        kind: kind.as_str().to_owned(),
+        plural: format!("{}s", kind.as_str().to_lowercase()),
     }
 }
 
@@ -52,29 +52,31 @@ impl Watched for Objects {
     type Kept = Object;
 
     fn name(&self) -> &'static str {
-        self.kind.name()
+        self.kind.as_str()
     }
 
     fn keep(&self, mut object: DynamicObject, before: Option<&Object>) -> Object {
         let metadata = &mut object.metadata;
-        let name = metadata.name.clone().unwrap_or_default();
-        let namespace =
-            metadata.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        let name = DefinitionName {
+            kind: self.kind,
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone().unwrap_or_default(),
+        };
         // What others do to an object's metadata must not look like a change of the definition.
         metadata.managed_fields = None;
         metadata.resource_version = None;
         object.types.get_or_insert_with(|| TypeMeta {
             api_version: API_VERSION.to_owned(),
-            kind: self.kind.name().to_owned(),
+            kind: self.kind.as_str().to_owned(),
         });
         if let Some(fields) = object.data.as_object_mut() {
             fields.remove("status");
         }
-        let place = format!("{} {namespace}{name}", self.kind.name());
         let json = match serde_json::to_string(&object) {
             Ok(json) => json,
             Err(error) => {
-                return Object { hash: 0, document: Document::unreadable(&place, error.to_string()) };
+                let document = Document::unreadable(&name.to_string(), error.to_string());
+                return Object { hash: 0, document };
             }
         };
         let mut hasher = DefaultHasher::new();
@@ -82,15 +84,15 @@ impl Watched for Objects {
         let hash = hasher.finish();
         let document = match before.filter(|before| before.hash == hash) {
             Some(before) => before.document.clone(),
-            None => reading::read_object(&place, &json),
+            None => reading::read_object(name, &json, self.store.options()),
         };
         Object { hash, document }
     }
 
     fn publish(&self, kept: &BTreeMap<String, Object>) {
         let documents = kept.values().map(|object| object.document.clone()).collect();
-        let part = Part { origin: self.kind.name().into(), documents };
+        let part = Part { origin: self.kind.as_str().into(), documents };
         self.store.update(Source::Resources(self.kind), &[part]);
-        self.readiness.loaded(self.kind.name());
+        self.readiness.loaded(self.kind.as_str());
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use sidecar_engine::Engine;
-use sidecar_engine::definition::{Compiled, Key, Kind, Problem};
+use sidecar_engine::definition::{Compiled, DefinitionName, Kind, Problem, ReadOptions};
 use tracing::{info, warn};
 
 use super::reading::Document;
@@ -37,6 +37,8 @@ pub(crate) struct Part {
 pub(crate) struct Settings {
     /// Absent: the engine's own.
     pub(crate) excluded_namespaces: Option<Vec<String>>,
+    /// How strictly definitions are read.
+    pub(crate) options: ReadOptions,
     /// Whether the labels of namespaces are known.
     pub(crate) knows_namespaces: bool,
 }
@@ -55,13 +57,13 @@ pub(crate) struct Store {
 pub(crate) struct Loaded {
     pub(crate) engine: Engine,
     /// Where the definitions that are served from files stand.
-    files: HashMap<Key, Arc<str>>,
+    files: HashMap<DefinitionName, Arc<str>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Who wants a name; the first serves, if it has ever been good.
-    claims: BTreeMap<Key, Vec<Claim>>,
+    claims: BTreeMap<DefinitionName, Vec<Claim>>,
     /// What has no name that could be read.
     nameless: Vec<(Source, Arc<str>, Document)>,
     /// What was said to be wrong already.
@@ -82,21 +84,21 @@ struct Claim {
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Complaint {
+struct Complaint {
     /// Empty when not even that can be read.
-    pub(crate) definition: String,
-    pub(crate) place: Arc<str>,
+    definition: String,
+    place: Arc<str>,
     /// One line for each problem.
-    pub(crate) problems: String,
+    problems: String,
     is_served: bool,
 }
 
 /// What an update changed for reviews.
 #[derive(Debug, Default)]
 struct Difference {
-    added: Vec<Key>,
-    changed: Vec<Key>,
-    removed: Vec<Key>,
+    added: Vec<DefinitionName>,
+    changed: Vec<DefinitionName>,
+    removed: Vec<DefinitionName>,
 }
 
 impl Store {
@@ -116,15 +118,14 @@ impl Store {
         Store { settings, loaded: ArcSwap::from_pointee(loaded), state: Mutex::default() }
     }
 
+    /// How strictly definitions are read.
+    pub(crate) fn options(&self) -> ReadOptions {
+        self.settings.options
+    }
+
     /// What reviews are answered with now.
     pub(crate) fn current(&self) -> Guard<Arc<Loaded>> {
         self.loaded.load()
-    }
-
-    /// What is wrong now.
-    pub(crate) fn complaints(&self) -> Vec<Complaint> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.complaints()
     }
 
     /// Takes in all that a source has now, in the order in which names are given away.
@@ -156,18 +157,18 @@ impl Store {
         }
         state.said = complaints;
         if !self.settings.knows_namespaces {
-            for key in difference.added.iter().chain(&difference.changed) {
-                if state.serves(key).is_some_and(Compiled::needs_namespace_labels) {
+            for name in difference.added.iter().chain(&difference.changed) {
+                if state.serves(name).is_some_and(Compiled::needs_namespace_labels) {
                     warn!(
                         event = "namespaces_unknown",
-                        definition = %key,
+                        definition = name.shown(),
                         "it selects by labels of namespaces, and namespaces are not watched: set WATCH_NAMESPACES=true"
                     );
                 }
             }
         }
-        for key in difference.removed.iter().take(NAMES) {
-            info!(event = "definition_removed", definition = %key, "not served any more");
+        for name in difference.removed.iter().take(NAMES) {
+            info!(event = "definition_removed", definition = name.shown(), "not served any more");
         }
         if !difference.is_empty() {
             info!(
@@ -185,8 +186,8 @@ impl Store {
 
 impl Loaded {
     /// The place of the file that a name is served from.
-    pub(crate) fn file_of(&self, key: &Key) -> Option<String> {
-        self.files.get(key).map(ToString::to_string)
+    pub(crate) fn file_of(&self, name: &DefinitionName) -> Option<String> {
+        self.files.get(name).map(ToString::to_string)
     }
 
     /// The names of the definitions, for a line of the log.
@@ -198,21 +199,21 @@ impl Loaded {
 
 impl State {
     fn take_in(&mut self, source: Source, parts: &[Part]) {
-        let mut found: BTreeMap<Key, Vec<(&Part, &Document)>> = BTreeMap::new();
+        let mut found: BTreeMap<DefinitionName, Vec<(&Part, &Document)>> = BTreeMap::new();
         let mut unreadable: HashSet<&str> = HashSet::new();
         self.nameless.retain(|(other, _, _)| *other != source);
         for part in parts {
             for document in part.documents.iter() {
-                if let Some(key) = &document.key {
-                    found.entry(key.clone()).or_default().push((part, document));
+                if let Some(name) = &document.name {
+                    found.entry(name.clone()).or_default().push((part, document));
                 } else {
                     self.nameless.push((source, part.origin.clone(), document.clone()));
                     unreadable.insert(&part.origin);
                 }
             }
         }
-        for (key, claims) in &mut self.claims {
-            let mut new = found.remove(key).unwrap_or_default();
+        for (name, claims) in &mut self.claims {
+            let mut new = found.remove(name).unwrap_or_default();
             // A definition that moved to another file and broke on the way is still the same definition.
             let mut homeless = None;
             claims.retain_mut(|claim| {
@@ -237,9 +238,9 @@ impl State {
                 claims.push(claim);
             }
         }
-        for (key, new) in found {
+        for (name, new) in found {
             let claims = new.into_iter().map(|(part, document)| Claim::new(source, part, document));
-            self.claims.insert(key, claims.collect());
+            self.claims.insert(name, claims.collect());
         }
         self.claims.retain(|_, claims| !claims.is_empty());
         for claims in self.claims.values_mut() {
@@ -248,29 +249,29 @@ impl State {
         }
     }
 
-    fn serves(&self, key: &Key) -> Option<&Compiled> {
-        self.claims.get(key).and_then(|claims| serving(claims)).map(Arc::as_ref)
+    fn serves(&self, name: &DefinitionName) -> Option<&Compiled> {
+        self.claims.get(name).and_then(|claims| serving(claims)).map(Arc::as_ref)
     }
 
-    fn serving(&self) -> Vec<(Key, Arc<Compiled>)> {
+    fn serving(&self) -> Vec<(DefinitionName, Arc<Compiled>)> {
         let served = self.claims.iter();
-        served.filter_map(|(key, claims)| Some((key.clone(), serving(claims)?.clone()))).collect()
+        served.filter_map(|(name, claims)| Some((name.clone(), serving(claims)?.clone()))).collect()
     }
 
-    fn served_from_files(&self) -> HashMap<Key, Arc<str>> {
-        let served = self.claims.iter().filter_map(|(key, claims)| {
+    fn served_from_files(&self) -> HashMap<DefinitionName, Arc<str>> {
+        let served = self.claims.iter().filter_map(|(name, claims)| {
             let claim = claims.first().filter(|claim| claim.source == Source::Files)?;
-            Some((key.clone(), claim.place.clone()))
+            Some((name.clone(), claim.place.clone()))
         });
         served.collect()
     }
 
     fn complaints(&self) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        for (key, claims) in &self.claims {
+        for (name, claims) in &self.claims {
             let is_served = serving(claims).is_some();
             let complaint = |place: &Arc<str>, problems| Complaint {
-                definition: key.to_string(),
+                definition: name.shown(),
                 place: place.clone(),
                 problems,
                 is_served,
@@ -282,7 +283,7 @@ impl State {
             }
             if let Some((first, others)) = claims.split_first() {
                 for other in others {
-                    let taken = Problem::name_taken(&key.name, &first.place);
+                    let taken = Problem::name_taken(name, &first.place);
                     complaints.push(complaint(&other.place, taken.to_string()));
                 }
             }
@@ -326,18 +327,21 @@ impl Claim {
 }
 
 impl Difference {
-    fn between(before: &[(Key, Arc<Compiled>)], after: &[(Key, Arc<Compiled>)]) -> Self {
-        let before: BTreeMap<_, _> = before.iter().map(|(key, definition)| (key, definition)).collect();
+    fn between(
+        before: &[(DefinitionName, Arc<Compiled>)],
+        after: &[(DefinitionName, Arc<Compiled>)],
+    ) -> Self {
+        let before: BTreeMap<_, _> = before.iter().map(|(name, definition)| (name, definition)).collect();
         let mut difference = Difference::default();
-        for (key, definition) in after {
-            match before.get(key) {
-                None => difference.added.push(key.clone()),
-                Some(old) if !Arc::ptr_eq(old, definition) => difference.changed.push(key.clone()),
+        for (name, definition) in after {
+            match before.get(name) {
+                None => difference.added.push(name.clone()),
+                Some(old) if !Arc::ptr_eq(old, definition) => difference.changed.push(name.clone()),
                 Some(_) => {}
             }
         }
-        let after: BTreeSet<_> = after.iter().map(|(key, _)| key).collect();
-        difference.removed = before.into_keys().filter(|key| !after.contains(key)).cloned().collect();
+        let after: BTreeSet<_> = after.iter().map(|(name, _)| name).collect();
+        difference.removed = before.into_keys().filter(|name| !after.contains(name)).cloned().collect();
         difference
     }
 
@@ -358,8 +362,8 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn names(keys: &[Key]) -> String {
-    shorten(keys.iter().map(ToString::to_string))
+fn names(keys: &[DefinitionName]) -> String {
+    shorten(keys.iter().map(DefinitionName::shown))
 }
 
 fn shorten(names: impl Iterator<Item = String>) -> String {

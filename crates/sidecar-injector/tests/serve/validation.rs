@@ -106,7 +106,7 @@ async fn a_name_that_a_file_serves_is_taken() {
     let refused = answer(&mut connection, &review("CREATE", object("log"))).await;
     let message = refused["status"]["message"].as_str().unwrap();
     assert!(
-        message.starts_with("metadata.name: ") && message.ends_with("log.yaml:1 already [NameTaken]"),
+        message.starts_with("metadata.name: ") && message.ends_with("log.yaml:1 [NameTaken]"),
         "{message}"
     );
     assert_eq!(answer(&mut connection, &review("CREATE", object("other"))).await["allowed"], true);

@@ -1,0 +1,144 @@
+//! The types that definitions are checked against, as `cargo xtask generate` wrote them down.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::values;
+use crate::json::Json;
+
+/// The pod template and everything below it.
+pub(super) static POD: LazyLock<Table> =
+    LazyLock::new(|| Table::read(include_str!("../../../schema/pod.json")));
+
+/// Our own part of a definition.
+pub(super) static OWN: LazyLock<Table> =
+    LazyLock::new(|| Table::read(include_str!("../../../schema/definition.json")));
+
+/// Types by their names.
+#[derive(Debug)]
+pub(super) struct Table(HashMap<String, Type>);
+
+#[derive(Debug)]
+pub(super) enum Type {
+    Struct(Vec<Field>),
+    Enum(Vec<String>),
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) shape: Shape,
+    pub(super) is_required: bool,
+    /// Those that a string can have; empty: any.
+    pub(super) values: &'static [&'static str],
+}
+
+/// What a value can be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Any,
+    Text,
+    Integer,
+    Int32,
+    Number,
+    Flag,
+    IntOrText,
+    Quantity,
+    List(Box<Shape>),
+    Map(Box<Shape>),
+    Named(String),
+}
+
+impl Table {
+    /// What cannot be read is left out; a test sees that there is none.
+    fn read(text: &str) -> Self {
+        let types = Json::parse(text).ok().and_then(Json::into_fields).unwrap_or_default();
+        let types = types.into_iter().map(|(name, described)| {
+            let described = Type::read(&name, &described);
+            (name.into_owned(), described)
+        });
+        Table(types.collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Type> {
+        self.0.get(name)
+    }
+
+    /// The fields of a struct; none for an unknown one.
+    pub(super) fn fields(&self, name: &str) -> &[Field] {
+        match self.get(name) {
+            Some(Type::Struct(fields)) => fields,
+            _ => &[],
+        }
+    }
+}
+
+impl Type {
+    fn read(type_name: &str, described: &Json<'_>) -> Self {
+        if let Some(values) = described.items() {
+            return Type::Enum(values.iter().filter_map(|value| Some(value.text()?.into_owned())).collect());
+        }
+        let fields = described.fields().map(Vec::as_slice).unwrap_or_default();
+        let read = |(name, kind): &(std::borrow::Cow<'_, str>, Json<'_>)| {
+            let kind = kind.text()?;
+            let required = kind.strip_suffix(", required");
+            let shape = Shape::read(required.unwrap_or(&kind));
+            let values = values::of(type_name, name);
+            Some(Field { name: name.to_string(), shape, is_required: required.is_some(), values })
+        };
+        Type::Struct(fields.iter().filter_map(read).collect())
+    }
+}
+
+impl Shape {
+    fn read(kind: &str) -> Self {
+        if let Some(item) = kind.strip_prefix("list of ") {
+            return Shape::List(Box::new(Shape::read(item)));
+        }
+        if let Some(value) = kind.strip_prefix("map of ") {
+            return Shape::Map(Box::new(Shape::read(value)));
+        }
+        match kind {
+            "any" => Shape::Any,
+            "string" => Shape::Text,
+            "integer" => Shape::Integer,
+            "int32" => Shape::Int32,
+            "number" => Shape::Number,
+            "boolean" => Shape::Flag,
+            "int-or-string" => Shape::IntOrText,
+            "quantity" => Shape::Quantity,
+            name => Shape::Named(name.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_are_known(shape: &Shape, table: &Table) -> bool {
+        match shape {
+            Shape::List(inner) | Shape::Map(inner) => all_are_known(inner, table),
+            Shape::Named(name) => table.get(name).is_some(),
+            _ => true,
+        }
+    }
+
+    #[test]
+    fn every_type_that_is_named_is_there() {
+        for (table, root, least) in [(&*POD, "PodTemplateSpec", 100), (&*OWN, "DefinitionSpec", 14)] {
+            assert!(!table.fields(root).is_empty());
+            assert!(table.0.len() >= least, "{}", table.0.len());
+            for name in table.0.keys() {
+                for field in table.fields(name) {
+                    assert!(all_are_known(&field.shape, table), "{name}.{}", field.name);
+                }
+            }
+        }
+        for (name, field, _) in values::VALUES {
+            assert!(POD.fields(name).iter().any(|known| known.name == field), "{name}.{field}");
+        }
+        let name = POD.fields("Container").iter().find(|field| field.name == "name").unwrap();
+        assert!(name.is_required && name.shape == Shape::Text);
+    }
+}

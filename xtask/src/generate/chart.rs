@@ -1,0 +1,128 @@
+//! What is made from the charts: the plain manifest, and the tables of values in their READMEs.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use sidecar_testkit::{Program, Programs};
+
+use super::File;
+
+const CHARTS: [&str; 2] = ["kubernetes-sidecar-injector", "httpbin"];
+const BEFORE_TABLE: &str = "<!-- values: written by `cargo xtask generate` -->\n";
+const AFTER_TABLE: &str = "<!-- /values -->\n";
+
+pub(super) fn files(root: &Path) -> Result<Vec<File>> {
+    let mut files = vec![plain_manifest(root)?];
+    for chart in CHARTS {
+        files.push(readme(root, chart)?);
+    }
+    Ok(files)
+}
+
+/// The chart in mode `provided`, without a caBundle: it is known only where the certificate was made, and whoever applies the file patches
+/// it in (docs/certificates.md). A field that the file does not name survives every later `kubectl apply`.
+fn plain_manifest(root: &Path) -> Result<File> {
+    const HEAD: &str = "\
+# The injector without Helm, for the namespace \"default\". Written by `cargo xtask generate` from charts/kubernetes-sidecar-injector.
+# Before applying it, make the Secret kubernetes-sidecar-injector-certs; afterwards, give the webhooks their caBundle:
+# docs/certificates.md, \"Without Helm\".
+";
+    let programs = Programs::ensure(&[Program::Helm4])?;
+    let output = Command::new(programs.path(Program::Helm4)?)
+        .current_dir(root)
+        .args([
+            "template",
+            "kubernetes-sidecar-injector",
+            "charts/kubernetes-sidecar-injector",
+            "--skip-tests",
+        ])
+        .args(["--namespace", "default", "--set", "certificates.mode=provided"])
+        .args(["--set", "certificates.provided.secretName=kubernetes-sidecar-injector-certs"])
+        .args(["--set", "certificates.provided.externalCaBundle=true"])
+        .output()
+        .context("cannot run helm")?;
+    ensure!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));
+    let rendered =
+        String::from_utf8(output.stdout).context("helm template printed something that is not UTF-8")?;
+    let mut text = String::from(HEAD);
+    for line in rendered.lines() {
+        // What only Helm would say.
+        let word = line.trim_start();
+        if word.is_empty()
+            || word.starts_with("# Source:")
+            || word.starts_with("helm.sh/chart:")
+            || word.starts_with("app.kubernetes.io/managed-by:")
+        {
+            continue;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    Ok((root.join("deploy/kubernetes-sidecar-injector.yaml"), text))
+}
+
+/// The README with its table of values made anew.
+fn readme(root: &Path, chart: &str) -> Result<File> {
+    let folder = root.join("charts").join(chart);
+    let path = folder.join("README.md");
+    let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let values = fs::read_to_string(folder.join("values.yaml"))?;
+    let parts = old.split_once(BEFORE_TABLE).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(AFTER_TABLE)?;
+        Some((before, after))
+    });
+    let Some((before, after)) = parts else {
+        bail!("{} has lost the two comments around its table of values", path.display());
+    };
+    Ok((path, format!("{before}{BEFORE_TABLE}{}{AFTER_TABLE}{after}", value_table(&values))))
+}
+
+/// One row for each key that has a `# --` comment. Reads the plain block style that the charts' values.yaml are written in.
+fn value_table(values: &str) -> String {
+    let mut table = String::from("| Value | Default | Meaning |\n| --- | --- | --- |\n");
+    let mut parents: Vec<(usize, &str)> = Vec::new();
+    let mut meaning: Option<String> = None;
+    for line in values.lines() {
+        let word = line.trim_start();
+        let indent = line.len() - word.len();
+        if let Some(start) = word.strip_prefix("# -- ") {
+            meaning = Some(start.to_owned());
+        } else if let Some(more) = word.strip_prefix("# ") {
+            if let Some(text) = &mut meaning {
+                text.push(' ');
+                text.push_str(more);
+            }
+        } else if let Some((key, value)) = word.split_once(':') {
+            while parents.last().is_some_and(|(depth, _)| *depth >= indent) {
+                parents.pop();
+            }
+            parents.push((indent, key));
+            if let Some(meaning) = meaning.take() {
+                let names: Vec<&str> = parents.iter().map(|(_, name)| *name).collect();
+                let default = match value.trim() {
+                    "" => "see [values.yaml](values.yaml)".to_owned(),
+                    value => format!("`{value}`"),
+                };
+                let row =
+                    format!("| `{}` | {default} | {} |\n", names.join("."), meaning.replace('|', "\\|"));
+                table.push_str(&row);
+            }
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value_table;
+
+    #[test]
+    fn comments_become_rows() {
+        let values = "# A section, no row.\na:\n  # -- One | two\n  # and more\n  b: 1\n  c: 2\n# -- A block\nd:\n  e: {}\n";
+        let rows: Vec<_> = value_table(values).lines().skip(2).map(ToOwned::to_owned).collect();
+        assert_eq!(
+            rows,
+            ["| `a.b` | `1` | One \\| two and more |", "| `d` | see [values.yaml](values.yaml) | A block |"]
+        );
+    }
+}
