@@ -46,6 +46,12 @@ impl Injector {
         injector
     }
 
+    /// Stops it where it is, or lets it go on.
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     fn logged(&self, event: &str) -> Vec<Value> {
         self.log.lock().unwrap().iter().filter(|line| line["event"] == event).cloned().collect()
     }
@@ -277,13 +283,24 @@ async fn an_api_server_that_was_away_is_listed_anew(cluster: &Cluster, injector:
     injector.wait_for_log("watch_failed");
     injector.expect_images("default", &["deleted:1", "kept:1"]);
     assert_eq!(injector.readiness()["status"], "ok");
-    cluster.start_api_server().await.unwrap();
-    kubectl(cluster, &["delete", kind, "deleted"]).await;
+    missing_what_happens(cluster, injector, &["delete", kind, "deleted"]).await;
     injector.wait_for_images("default", &["kept:1"]);
     injector.wait_for_log("watch_recovered");
     assert!(injector.logged("watch_failed").len() < 20, "{:?}", injector.logged("watch_failed"));
     apply(cluster, &definition(kind, "kept", "kept:2"), "default").await;
     injector.expect_images("default", &["kept:2"]);
+}
+
+/// Has something done while the injector cannot see it, and the API server forget how it came about.
+async fn missing_what_happens(cluster: &Cluster, injector: &Injector, arguments: &[&str]) {
+    // Without a connection in which the news would wait to be read.
+    cluster.stop_api_server().await.unwrap();
+    injector.signal("-STOP");
+    cluster.start_api_server().await.unwrap();
+    kubectl(cluster, arguments).await;
+    cluster.stop_api_server().await.unwrap();
+    cluster.start_api_server().await.unwrap();
+    injector.signal("-CONT");
 }
 
 /// A second injector has the name from a file, and sees the same object as the first one.
@@ -302,7 +319,12 @@ async fn names_of_files_are_theirs(cluster: &Cluster) {
 
 async fn kinds_that_are_removed_take_their_objects_along(cluster: &Cluster, injector: &Injector) {
     injector.expect_images("default", &["kept:2"]);
-    kubectl(cluster, &["delete", "crd", "clustersidecardefinitions.sidecar.me"]).await;
+    missing_what_happens(cluster, injector, &["delete", "crd", "clustersidecardefinitions.sidecar.me"]).await;
     injector.wait_for_images("default", &[]);
+    // Installed again it is as if it had never been away.
+    apply(cluster, &kinds(), "default").await;
+    kubectl(cluster, &["wait", "--for=condition=Established", "crd", "--all"]).await;
+    apply(cluster, &definition("ClusterSidecarDefinition", "again", "again:1"), "default").await;
+    injector.wait_for_images("default", &["again:1"]);
     assert_eq!(injector.readiness()["status"], "ok");
 }
