@@ -1,4 +1,4 @@
-//! AdmissionReviews of definitions: refused before they are stored, with everything that is wrong with them.
+//! Reviews of definitions: refused before they are stored, with everything that is wrong with them.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ struct Object<'a>(#[serde(borrow)] Option<&'a RawValue>);
 /// The body is not a review that could be answered; the caller says so with status 400.
 pub fn review_definition<'a>(
     body: &'a [u8],
-    options: &ReadOptions,
+    options: ReadOptions,
     taken: impl FnOnce(&DefinitionName) -> Option<String>,
 ) -> Result<DefinitionReviewed<'a>, ReviewError> {
     let (api_version, request) = open::<Object<'a>>(body)?;
@@ -80,10 +80,10 @@ pub fn review_definition<'a>(
 
 fn problems(
     object: &str,
-    options: &ReadOptions,
+    options: ReadOptions,
     taken: impl FnOnce(&DefinitionName) -> Option<String>,
 ) -> Vec<Problem> {
-    match read_json(object, options).and_then(Compiled::new) {
+    match read_json(object, &options).and_then(Compiled::new) {
         Ok(definition) => {
             let name = definition.full_name();
             taken(&name).map(|other| Problem::name_taken(&name, &other)).into_iter().collect()

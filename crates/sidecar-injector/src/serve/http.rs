@@ -97,7 +97,7 @@ async fn validate(
 ) -> Result<Response, Refusal> {
     let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
     let current = shared.definitions.current();
-    match review_definition(&body, &shared.definitions.options(), |name| current.file_of(name)) {
+    match review_definition(&body, shared.definitions.options(), |name| current.file_of(name)) {
         Ok(mut reviewed) => {
             let response = std::mem::take(&mut reviewed.response);
             logs::definition_review(&reviewed);
