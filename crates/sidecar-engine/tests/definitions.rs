@@ -207,7 +207,7 @@ fn engine(definitions: &[Value]) -> Option<Engine> {
 fn compile(definitions: &[Value]) -> Option<Engine> {
     let compiled: Option<Vec<_>> =
         definitions.iter().map(|definition| Compiled::from_yaml(&definition.to_string()).ok()).collect();
-    compiled.map(|compiled| Engine::new(compiled))
+    compiled.map(Engine::new)
 }
 
 fn inject<'e>(engine: &'e Engine, pod: &Value) -> Injection<'e> {
