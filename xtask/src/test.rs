@@ -92,7 +92,18 @@ impl Step {
             Step::Cluster => {
                 let binary = image::build_binary()?;
                 cargo_with(
-                    &["test", "--locked", "--package", "e2e", "--test", "injection", "--test", "testbed"],
+                    &[
+                        "test",
+                        "--locked",
+                        "--package",
+                        "e2e",
+                        "--test",
+                        "injection",
+                        "--test",
+                        "definitions",
+                        "--test",
+                        "testbed",
+                    ],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
                 )?;
             }
@@ -132,8 +143,7 @@ fn dependencies() -> Result<Outcome> {
         // One TLS provider in the product; two make rustls refuse to choose.
         ("sidecar-injector", "ring"),
         ("sidecar-injector", "openssl-sys"),
-        // Working offline must not need a Kubernetes client.
-        ("sidecar-injector", "kube-client"),
+        ("sidecar-injector", "native-tls"),
     ] {
         let output = Command::new(cargo_program())
             .current_dir(repository_root())

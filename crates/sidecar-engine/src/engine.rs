@@ -1,5 +1,7 @@
 //! The set of compiled definitions and its two verbs: answer a review, inject into a pod.
 
+use std::sync::Arc;
+
 use crate::decision::{Decision, Reason};
 use crate::definition::{BUILTIN_CURL, Compiled, Problem};
 use crate::error::{PodError, ReviewError};
@@ -17,7 +19,7 @@ pub const EXCLUDED_NAMESPACES: [&str; 2] = ["kube-system", "kube-node-lease"];
 #[derive(Debug)]
 pub struct Engine {
     /// By order, then by name: the order in which they are applied.
-    definitions: Vec<Compiled>,
+    definitions: Vec<Arc<Compiled>>,
     index: Index,
     /// Namespaces whose pods are never changed.
     excluded_namespaces: Vec<String>,
@@ -60,8 +62,8 @@ pub struct Reviewed<'a> {
 }
 
 impl Engine {
-    /// An engine of these definitions.
-    pub fn new(mut definitions: Vec<Compiled>) -> Self {
+    /// An engine of these definitions, which it shares: when one changes, the others need not be compiled again.
+    pub fn new(mut definitions: Vec<Arc<Compiled>>) -> Self {
         definitions.sort_by(|a, b| {
             // A namespace's own come after those of the cluster, which have been there first.
             (a.order, &a.name, &a.namespace).cmp(&(b.order, &b.name, &b.namespace))
@@ -80,12 +82,12 @@ impl Engine {
     /// The engine of the article: its `curl` and nothing else.
     pub fn builtin() -> Self {
         // A test sees to it that the embedded definition is a good one.
-        Engine::new(builtin().into_iter().collect())
+        Engine::new(builtin().into_iter().map(Arc::new).collect())
     }
 
     /// The names of the definitions, in the order in which they are applied.
     pub fn definitions(&self) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
-        self.definitions.iter().map(Compiled::shown_name)
+        self.definitions.iter().map(|definition| definition.shown_name())
     }
 
     /// Answers an AdmissionReview.
@@ -113,11 +115,7 @@ impl Engine {
             }
         };
         let response = review::respond(&request, &injection.decisions, &injection.patch, injection.denied)
-            .map_err(|error| ReviewError::Malformed {
-                line: error.line(),
-                column: error.column(),
-                problem: error.to_string(),
-            })?;
+            .map_err(|error| review::malformed(&error))?;
         Ok(Reviewed {
             response,
             uid: request.uid.into_owned(),

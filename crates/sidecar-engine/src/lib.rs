@@ -48,3 +48,4 @@ pub use engine::{EXCLUDED_NAMESPACES, Engine, Injection, Reviewed};
 pub use error::{PodError, ReviewError};
 pub use namespace::{Namespace, Namespaces, NoNamespaces};
 pub use patch::{Operation, Patch, Verb};
+pub use review::{DefinitionReviewed, review_definition};

@@ -3,6 +3,10 @@
 //! The envelope is strict (an API server that sends another one is not speaking this protocol), the object in it is
 //! not: see [`crate::json`]. Nothing of the request goes into the response but its uid.
 
+mod definition;
+
+pub use definition::{DefinitionReviewed, review_definition};
+
 use std::borrow::Cow;
 
 use base64::Engine as _;
@@ -34,18 +38,20 @@ pub(crate) struct Request<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+#[serde(bound(deserialize = "O: Deserialize<'de> + Default"))]
+struct Envelope<'a, O> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    request: Option<Body<'a>>,
+    request: Option<Body<'a, O>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+#[serde(bound(deserialize = "O: Deserialize<'de> + Default"))]
+struct Body<'a, O> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -60,8 +66,20 @@ struct Body<'a> {
     operation: Cow<'a, str>,
     #[serde(default)]
     dry_run: Option<bool>,
-    #[serde(borrow, default, deserialize_with = "pod::read")]
-    object: Json<'a>,
+    /// The object, as far as its reader wants to know it.
+    #[serde(default)]
+    object: O,
+}
+
+/// What of a pod is read.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct PodObject<'a>(#[serde(borrow, deserialize_with = "pod::read")] Json<'a>);
+
+impl Default for PodObject<'_> {
+    fn default() -> Self {
+        PodObject(Json::Null)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -74,18 +92,16 @@ struct GroupVersionKind<'a> {
     kind: Cow<'a, str>,
 }
 
-/// Reads a review, once and in one pass.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
+/// Reads a review's envelope, once and in one pass: the version to answer in, and the request.
+fn open<'a, O: Deserialize<'a> + Default>(
+    bytes: &'a [u8],
+) -> Result<(&'static str, Body<'a, O>), ReviewError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(ReviewError::Empty);
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ReviewError::NotUtf8 { valid_up_to: error.valid_up_to() })?;
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| ReviewError::Malformed {
-        line: error.line(),
-        column: error.column(),
-        problem: error.to_string(),
-    })?;
+    let envelope: Envelope<'_, O> = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     if envelope.kind != "AdmissionReview" {
         return Err(ReviewError::NotAReview { kind: envelope.kind.into_owned() });
     }
@@ -98,6 +114,16 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
     if body.uid.is_empty() {
         return Err(ReviewError::NoUid);
     }
+    Ok((api_version, body))
+}
+
+pub(crate) fn malformed(error: &serde_json::Error) -> ReviewError {
+    ReviewError::Malformed { line: error.line(), column: error.column(), problem: error.to_string() }
+}
+
+/// Reads the review of a pod.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
+    let (api_version, body) = open::<PodObject<'_>>(bytes)?;
     let kind = (&*body.kind.group, &*body.kind.version, &*body.kind.kind);
     let pod = if kind != ("", "v1", "Pod") {
         Err(Reason::NotAPod)
@@ -106,7 +132,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
     } else if body.operation != "CREATE" {
         Err(Reason::NotCreate)
     } else {
-        match body.object {
+        match body.object.0 {
             Json::Null => Err(Reason::NoObject),
             json @ Json::Object(_) => Ok(Pod { json }),
             _ => Err(Reason::MalformedPod),
@@ -150,6 +176,9 @@ struct Response<'a> {
 struct Status {
     /// Without a code the API server makes it 400, as if the caller's request had been malformed.
     code: u16,
+    /// For programs; the API server makes one up from the code where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     message: String,
 }
 
@@ -173,7 +202,7 @@ pub(crate) fn respond(
         response: Response {
             uid: &request.uid,
             allowed: !denied,
-            status: denied.then(|| Status { code: 403, message: causes() }),
+            status: denied.then(|| Status { code: 403, reason: None, message: causes() }),
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
             patch,
             warnings: missed().map(|decision| printable(&decision.to_string())).collect(),

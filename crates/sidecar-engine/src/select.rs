@@ -5,6 +5,7 @@ mod index;
 pub(crate) use index::Index;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::decision::{Decision, Reason};
 use crate::definition::{ByName, Compiled};
@@ -44,7 +45,7 @@ pub(crate) enum Detail {
 #[derive(Debug)]
 pub(crate) struct Candidates<'e> {
     /// In the order in which they are applied.
-    pub(crate) definitions: &'e [Compiled],
+    pub(crate) definitions: &'e [Arc<Compiled>],
     pub(crate) index: &'e Index,
     pub(crate) excluded_namespaces: &'e [String],
 }
@@ -79,12 +80,12 @@ pub(crate) fn select<'e>(
         }
     };
     match detail {
-        Detail::All => definitions.iter().for_each(&mut decide),
+        Detail::All => definitions.iter().for_each(|definition| decide(definition)),
         Detail::Relevant => {
             index
                 .candidates(pod, namespace, &asked)
                 .filter_map(|at| definitions.get(at))
-                .for_each(&mut decide);
+                .for_each(|definition| decide(definition));
         }
     }
     selection

@@ -112,7 +112,7 @@ fn check(case: &Case) -> Result<(), String> {
         for document in read(text, options) {
             let problems =
                 |problems: Vec<_>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-            compiled.push(document.compile(text).map_err(problems)?);
+            compiled.push(document.compile(text).map_err(problems)?.into());
         }
     }
     let engine = Engine::new(compiled);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
@@ -207,7 +208,7 @@ fn engine(definitions: &[Value]) -> Option<Engine> {
 fn compile(definitions: &[Value]) -> Option<Engine> {
     let compiled: Option<Vec<_>> =
         definitions.iter().map(|definition| Compiled::from_yaml(&definition.to_string()).ok()).collect();
-    compiled.map(Engine::new)
+    compiled.map(|compiled| Engine::new(compiled.into_iter().map(Arc::new).collect()))
 }
 
 fn inject<'e>(engine: &'e Engine, pod: &Value) -> Injection<'e> {

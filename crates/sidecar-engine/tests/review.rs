@@ -196,7 +196,7 @@ fn warnings_are_short_and_printable() {
     // "sidecar : ContainerNameConflict: the pod has a different container \"app\" in containers" and the name: the last
     // one that fits, and the first one that does not.
     for (length, cut) in [(22, false), (23, true)] {
-        let engine = Engine::new(vec![definition(&"d".repeat(length))]);
+        let engine = Engine::new(vec![definition(&"d".repeat(length)).into()]);
         let review = review(|_| ()).to_string();
         let answer: Value =
             serde_json::from_slice(&engine.review(review.as_bytes(), &NoNamespaces).unwrap().response)

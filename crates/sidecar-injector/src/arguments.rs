@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Adds sidecar containers to Kubernetes pods.
@@ -38,8 +39,9 @@ pub(crate) enum Command {
 
 /// Run the admission webhook.
 ///
-/// Pods labelled `sidecar.me/inject: "true"` get the container `curl`. Every option can also be given as an
-/// environment variable. On SIGTERM the server stops being ready, goes on answering for the shutdown delay, then
+/// Definitions come from files, from the cluster's objects, or both; without any, pods labelled
+/// `sidecar.me/inject: "true"` get the container `curl`. Every option can also be given as an environment variable. On
+/// SIGTERM the server stops being ready, goes on answering for the shutdown delay, then
 /// finishes what is under way and exits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -47,8 +49,8 @@ Examples:
   # HTTPS, as in the cluster
   sidecar-injector serve --https-enabled --tls-cert-file tls.crt --tls-private-key-file tls.key
 
-  # plain HTTP on loopback, to try things out
-  sidecar-injector serve
+  # plain HTTP on loopback, to try definitions out; they are read again when they change
+  sidecar-injector serve --definitions definitions/
   curl -H 'Content-Type: application/json' -d @examples/review.json \\
     http://127.0.0.1:8010/mutation/pod")]
 pub(crate) struct ServeArguments {
@@ -80,6 +82,52 @@ pub(crate) struct ServeArguments {
         default_value = "/var/run/secrets/certs/tls-private-key-file"
     )]
     pub(crate) tls_private_key_file: PathBuf,
+    /// File or folder of definitions, read again when it changes; can be given several times, or with `:` between
+    #[arg(
+        long,
+        env = "DEFINITIONS",
+        value_name = "PATH",
+        value_delimiter = ':',
+        // A variable that is set to nothing is not an error.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) definitions: Vec<PathBuf>,
+    /// Watch the cluster's ClusterSidecarDefinition and SidecarDefinition objects, and its namespaces
+    #[arg(
+        long,
+        env = "DEFINITION_RESOURCES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) definition_resources: bool,
+    /// Watch the cluster's namespaces, whose labels the definitions in files select by
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) watch_namespaces: bool,
+    /// Namespaces whose pods are never changed, with `,` between [default: kube-system,kube-node-lease]
+    #[arg(long, env = "EXCLUDED_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) excluded_namespaces: Option<Vec<String>>,
+    /// Let unknown fields of pods pass in definitions, for a Kubernetes that is newer than this program
+    #[arg(
+        long,
+        env = "ALLOW_UNKNOWN_POD_FIELDS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) allow_unknown_pod_fields: bool,
     /// How long to go on serving after SIGTERM, until every API server has noticed
     #[arg(long, env = "SHUTDOWN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) shutdown_delay: Duration,
@@ -116,6 +164,9 @@ Examples:
   # a folder of manifests (.yaml, .yml and .json files, also in folders below)
   sidecar-injector inject -f manifests/
 
+  # with definitions of your own, as in a namespace with these labels
+  sidecar-injector inject -f pod.yaml --definitions definitions/ --namespace-file namespace.yaml
+
   # only the JSON patch, one line for each object that gets something
   kubectl get deploy web -o json | sidecar-injector inject -f - -o patch")]
 pub(crate) struct InjectArguments {
@@ -125,6 +176,25 @@ pub(crate) struct InjectArguments {
     /// Output [default: each document in the form in which it was read]
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<OutputFormat>,
+    #[command(flatten)]
+    pub(crate) offline: OfflineArguments,
+    /// Namespace that the objects are for [default: the one that each of them names, or `default`]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// What a server would know from files and from its cluster.
+#[derive(Debug, Args)]
+pub(crate) struct OfflineArguments {
+    /// File or folder of definitions; can be given several times [default: the container `curl` for labelled pods]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) definitions: Vec<PathBuf>,
+    /// File with Namespace objects, whose labels and annotations are used; can be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) namespace_file: Vec<PathBuf>,
+    /// Let unknown fields of pods pass in definitions, for a Kubernetes that is newer than this program
+    #[arg(long)]
+    pub(crate) allow_unknown_pod_fields: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -147,6 +217,8 @@ pub(crate) struct ReviewArguments {
     /// File, or `-` for standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) filename: PathBuf,
+    #[command(flatten)]
+    pub(crate) offline: OfflineArguments,
 }
 
 /// Check definitions and show all that is wrong with them.

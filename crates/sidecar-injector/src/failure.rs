@@ -1,4 +1,4 @@
-//! What ends a command early, and the exit code that says so: 2 usage, 3 input, 5 internal (DESIGN: 0 ok, 1 findings).
+//! What ends a command early, and the exit code that says so: 2 usage, 3 input, 4 cluster, 5 internal (DESIGN: 0 ok, 1 findings).
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -22,6 +22,9 @@ pub enum Failure {
     /// A place in a text that cannot be understood, drawn with its line and a caret.
     #[error("{0}")]
     Text(String),
+    /// A cluster that is needed and cannot be found.
+    #[error("{0}")]
+    Cluster(String),
     /// What should not happen, or what the machine refuses.
     #[error("{0}")]
     Internal(String),
@@ -54,6 +57,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
             Self::Input { .. } | Self::Text(_) => 3,
+            Self::Cluster(_) => 4,
             Self::Internal(_) => 5,
         })
     }

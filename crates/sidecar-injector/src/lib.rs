@@ -4,20 +4,23 @@
 //!
 //! ```text
 //! arguments ──> serve ──> connection ──> http ──> Engine::review
-//!          │      └ certificates, shutdown, logs
+//!          │      └ sources, certificates, shutdown, logs
 //!          ├──> commands::inject ──> manifest (input ─ workload ─ edit) ──> Engine::inject
-//!          └──> commands::validate ──> definition::read ──> drawing
+//!          └──> commands::validate ──> findings ──> drawing
 //! ```
 
 // No request and no file may make it panic.
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 mod arguments;
+mod changes;
 mod commands;
 mod drawing;
 mod failure;
+mod findings;
 mod manifest;
 mod serve;
+mod sources;
 
 pub use arguments::Arguments;
 pub use failure::Failure;

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecar_engine::Engine;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,11 +18,13 @@ use tracing::{info, warn};
 
 use crate::arguments::ServeArguments;
 use crate::failure::Failure;
+use crate::sources::Sources;
 use certificates::{CertificateFiles, Certificates};
 use connection::Phase;
 
 /// What the arguments mean.
 struct Config {
+    sources: Sources,
     /// Absent: plain HTTP.
     certificates: Option<CertificateFiles>,
     /// In this order, the first that can be had.
@@ -44,6 +45,7 @@ impl Config {
             None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
         };
         Config {
+            sources: Sources::new(arguments),
             certificates: is_https.then(|| CertificateFiles {
                 certificate: arguments.tls_cert_file.clone(),
                 private_key: arguments.tls_private_key_file.clone(),
@@ -84,8 +86,8 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let engine = Engine::builtin();
-    let definitions = engine.definitions().collect::<Vec<_>>().join(",");
+    let loading = config.sources.load().await?;
+    let definitions = loading.definitions.current().names();
     let tls = match config.certificates {
         Some(files) => {
             let certificates =
@@ -102,7 +104,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let (phase, watched) = watch::channel(Phase::Up);
-    let router = http::router(http::Shared::new(engine, watched.clone()));
+    let router = http::router(http::Shared {
+        definitions: loading.definitions.clone(),
+        namespaces: loading.namespaces.clone(),
+        readiness: loading.readiness.clone(),
+        phase: watched.clone(),
+        bodies: http::Bodies::default(),
+    });
+    loading.follow();
     let mut server = tokio::spawn(connection::serve(listener, tls, router, watched));
     let shutdown = async {
         signals.shut_down(&phase, config.shutdown_delay).await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sidecar_testkit::{Program, Programs, repository_root};
 
 pub(crate) const INJECTOR: &str = "kubernetes-sidecar-injector";

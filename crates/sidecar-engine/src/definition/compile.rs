@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::{
-    ByName, ContainerKind, ContainerPatch, Definition, DefinitionSpec, End, FailurePolicy, FieldPath, Kind,
-    LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, ReadOptions, Selector, Untyped,
+    ByName, ContainerKind, ContainerPatch, Definition, DefinitionName, DefinitionSpec, End, FailurePolicy,
+    FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, ReadOptions,
+    Selector, Untyped,
 };
 use crate::expression::{Bindings, Expression, Scope};
 use crate::json::Json;
@@ -125,6 +126,20 @@ impl Compiled {
             None => Cow::Borrowed(&self.name),
             Some(namespace) => Cow::Owned(format!("{namespace}/{}", self.name)),
         }
+    }
+
+    /// What it is known by.
+    pub fn full_name(&self) -> DefinitionName {
+        let kind = match self.namespace {
+            None => Kind::ClusterSidecarDefinition,
+            Some(_) => Kind::SidecarDefinition,
+        };
+        DefinitionName { kind, namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// Whether it can only be applied where more is known of a pod's namespace than its name.
+    pub fn needs_namespace_labels(&self) -> bool {
+        self.selector.namespaces.as_ref().is_some_and(|selector| !selector.looks_only_at_names())
     }
 
     /// Whether a pod that it cannot be applied to is denied.

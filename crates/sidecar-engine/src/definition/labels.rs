@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+/// The label that Kubernetes puts on every namespace.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// `matchLabels` and `matchExpressions`, all of which must hold; empty: everything matches.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -53,16 +56,20 @@ impl LabelSelector {
 
     /// Whether nothing but a namespace's name decides, which is known also where its labels are not.
     pub(crate) fn needs_only_name(&self, name: Option<&str>) -> bool {
-        let is_name = |key: &str| key == "kubernetes.io/metadata.name";
-        let decided = self.match_labels.keys().all(|key| is_name(key))
-            && self.match_expressions.iter().all(|requirement| is_name(&requirement.key));
+        let is_name = |key: &str| key == NAME_LABEL;
         // A name that does not fit settles it, whatever the other labels are.
         let excluded = self.match_labels.iter().any(|(key, value)| is_name(key) && name != Some(value))
             || self
                 .match_expressions
                 .iter()
                 .any(|requirement| is_name(&requirement.key) && !requirement.matches(name));
-        name.is_some() && (decided || excluded)
+        name.is_some() && (self.looks_only_at_names() || excluded)
+    }
+
+    /// Whether it looks at no label but the one with a namespace's name.
+    pub(crate) fn looks_only_at_names(&self) -> bool {
+        self.match_labels.keys().all(|key| key == NAME_LABEL)
+            && self.match_expressions.iter().all(|requirement| requirement.key == NAME_LABEL)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::DefinitionName;
+
 /// One thing that is wrong with a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -100,6 +102,12 @@ impl ProblemCode {
 }
 
 impl Problem {
+    /// The name of a definition that another one has already, which stands at `other`.
+    pub fn name_taken(name: &DefinitionName, other: &str) -> Self {
+        let message = format!("there is a {name} already, at {other}");
+        Problem::new(ProblemCode::NameTaken, FieldPath::of("metadata.name"), message)
+    }
+
     /// A problem without a suggestion, whose place is not known yet.
     pub fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
         Problem { code, path, message: message.into(), suggestion: None, place: None }

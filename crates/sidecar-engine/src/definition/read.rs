@@ -102,6 +102,14 @@ impl fmt::Display for DefinitionName {
 }
 
 impl DefinitionName {
+    /// As decisions say it: `log-shipper`, or `team-a/proxy`.
+    pub fn shown(&self) -> String {
+        match &self.namespace {
+            None => self.name.clone(),
+            Some(namespace) => format!("{namespace}/{}", self.name),
+        }
+    }
+
     fn of(json: &Json<'_>) -> Option<Self> {
         let kind = match &*json.text_of("kind")? {
             "ClusterSidecarDefinition" => Kind::ClusterSidecarDefinition,

@@ -4,6 +4,7 @@
 //! are looked at for every pod.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::definition::{ByName, Compiled, LabelSelector};
 use crate::namespace::Namespace;
@@ -29,7 +30,7 @@ struct Named {
 }
 
 impl Index {
-    pub(crate) fn new(definitions: &[Compiled]) -> Self {
+    pub(crate) fn new(definitions: &[Arc<Compiled>]) -> Self {
         let mut index = Index::default();
         for (at, definition) in definitions.iter().enumerate() {
             let named = Named { at, namespace: definition.namespace.clone() };

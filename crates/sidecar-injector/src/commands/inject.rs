@@ -1,9 +1,10 @@
 //! `inject`: manifests in, injected manifests out, and a line about each workload on standard error.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::Value;
-use sidecar_engine::{Engine, Namespace, Patch, Reason};
+use sidecar_engine::{Engine, Namespace, Namespaces as _, Patch, Reason};
 
 use crate::arguments::{InjectArguments, OutputFormat};
 use crate::failure::Failure;
@@ -11,15 +12,19 @@ use crate::manifest::documents::{Document, Format, split};
 use crate::manifest::input::{self, Source};
 use crate::manifest::output::Stream;
 use crate::manifest::{edit, workload};
+use crate::sources::namespaces::NamespaceMap;
+use crate::sources::offline;
 
 pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
-    let engine = Engine::builtin();
+    let definitions = offline::definitions(&arguments.offline)?.current();
+    let namespaces = offline::namespaces(&arguments.offline.namespace_file)?;
+    let places = Places { namespaces, given: arguments.namespace.as_deref() };
     let mut report = Report::default();
     let mut stream = Stream::default();
     // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
     for source in input::read(&arguments.filename)? {
         for document in &split(&source)? {
-            let patches = inject(&engine, document, &source, &mut report)?;
+            let patches = inject(&definitions.engine, &places, document, &source, &mut report)?;
             write(&mut stream, document, &patches, arguments.output, &source)?;
         }
     }
@@ -28,9 +33,24 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     Ok(if report.denied > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
+/// Which namespaces the objects are for.
+struct Places<'a> {
+    namespaces: NamespaceMap,
+    /// Stands for what the objects say.
+    given: Option<&'a str>,
+}
+
+impl Places<'_> {
+    fn of(&self, object: &workload::PodPlace<'_>) -> Arc<Namespace> {
+        let name = self.given.or(object.namespace).unwrap_or("default");
+        self.namespaces.get(name).unwrap_or_else(|| Arc::new(Namespace::unknown(name)))
+    }
+}
+
 /// The patches for the pods in a document, each with the pointer to its pod.
 fn inject<'e>(
     engine: &'e Engine,
+    places: &Places<'_>,
     document: &Document,
     source: &Source,
     report: &mut Report,
@@ -40,7 +60,7 @@ fn inject<'e>(
     let mut patches = Vec::new();
     for place in workload::pods(&value) {
         let text = place.pod.to_string();
-        match engine.inject(&text, &Namespace::unknown("default")) {
+        match engine.inject(&text, &places.of(&place)) {
             Ok(injection) => {
                 report.add(&place.object, &injection.decisions, injection.denied);
                 if place.is_labelled_outside {

@@ -2,17 +2,20 @@
 
 use std::process::ExitCode;
 
-use sidecar_engine::{Engine, NoNamespaces, ReviewError};
+use sidecar_engine::ReviewError;
 
 use crate::arguments::ReviewArguments;
 use crate::failure::Failure;
 use crate::manifest::input::{self, Source};
 use crate::manifest::output;
+use crate::sources::offline;
 
 pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     let source = input::read_one(&arguments.filename)?;
-    let engine = Engine::builtin();
-    let reviewed = engine.review(&source.bytes, &NoNamespaces).map_err(|error| failure(&source, &error))?;
+    let definitions = offline::definitions(&arguments.offline)?.current();
+    let namespaces = offline::namespaces(&arguments.offline.namespace_file)?;
+    let reviewed =
+        definitions.engine.review(&source.bytes, &namespaces).map_err(|error| failure(&source, &error))?;
     let mut response = String::from_utf8(reviewed.response).map_err(Failure::internal)?;
     response.push('\n');
     output::print(&response)?;

@@ -1,123 +1,27 @@
 //! `validate`: reads definitions as the webhook would and shows everything that is wrong with them.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use serde_json::json;
-use sidecar_engine::definition::{DefinitionName, FieldPath, Problem, ProblemCode, ReadOptions, read};
+use sidecar_engine::definition::ReadOptions;
 
 use crate::arguments::{ValidateArguments, ValidateFormat};
-use crate::drawing::{Mistake, Spot};
 use crate::failure::Failure;
+use crate::findings::{Finding, Findings};
 use crate::manifest::input;
 use crate::manifest::output;
 
 pub(crate) fn run(arguments: &ValidateArguments) -> Result<ExitCode, Failure> {
     let options = ReadOptions { allow_unknown_pod_fields: arguments.allow_unknown_pod_fields };
     let sources = input::read(&arguments.filename)?;
-    let mut files = Vec::with_capacity(sources.len());
-    for source in &sources {
-        files.push((source.name.as_str(), source.text()?));
-    }
-    let mut summary = Summary::default();
-    let mut findings = Vec::new();
-    let mut names: HashMap<DefinitionName, Spot<'_>> = HashMap::new();
-    for (name, text) in files {
-        for document in read(text, &options) {
-            let taken = document.name.clone().and_then(|definition| {
-                let place = document.place_of_name(text);
-                let spot = Spot { name, text, range: place.map(|place| place.start..place.end) };
-                let first = names.get(&definition).cloned();
-                let message = format!("there is a {definition} already");
-                let Some(first) = first else {
-                    names.insert(definition, spot);
-                    return None;
-                };
-                let mut problem =
-                    Problem::new(ProblemCode::NameTaken, FieldPath::of("metadata.name"), message);
-                problem.place = place;
-                Some(Finding { name, text, problem, other: Some(first) })
-            });
-            let problems = document.compile(text).err().unwrap_or_default();
-            let found = problems.into_iter().map(|problem| Finding { name, text, problem, other: None });
-            let found: Vec<_> = taken.into_iter().chain(found).collect();
-            summary.count(found.len());
-            findings.extend(found);
-        }
-    }
+    let findings = Findings::of(&sources, options)?;
     match arguments.output {
         Some(ValidateFormat::Json) => {
-            let shown: Vec<_> = findings.iter().map(Finding::to_json).collect();
+            let shown: Vec<_> = findings.all.iter().map(Finding::to_json).collect();
             output::print(&format!("{:#}\n", json!(shown)))?;
         }
-        None => findings.iter().for_each(|finding| eprintln!("{}\n", finding.draw())),
+        None => findings.all.iter().for_each(|finding| eprintln!("{}\n", finding.draw())),
     }
-    eprintln!("{summary}");
-    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// A problem and the file that it is in.
-struct Finding<'t> {
-    name: &'t str,
-    text: &'t str,
-    problem: Problem,
-    /// The definition that had the name first.
-    other: Option<Spot<'t>>,
-}
-
-impl Finding<'_> {
-    fn draw(&self) -> String {
-        let Problem { code, path, message, suggestion, place } = &self.problem;
-        let range = place.map(|place| place.start..place.end);
-        let path = path.to_string();
-        let mistake = Mistake {
-            code: Some(code.code()),
-            help: suggestion.as_ref().map(|suggestion| format!("did you mean {suggestion:?}?")),
-            note: (!path.is_empty()).then(|| format!("field {path}")),
-            other: self.other.clone().map(|spot| ("the first one is here", spot)),
-            ..Mistake::new(message, Spot { name: self.name, text: self.text, range })
-        };
-        mistake.draw()
-    }
-
-    fn to_json(&self) -> serde_json::Value {
-        let Problem { code, path, message, suggestion, place } = &self.problem;
-        json!({
-            "file": self.name,
-            "line": place.map(|place| place.line),
-            "column": place.map(|place| place.column),
-            "code": code.code(),
-            "path": path.to_string(),
-            "message": message,
-            "suggestion": suggestion,
-        })
-    }
-}
-
-/// `3 definitions, 1 with 5 errors`.
-#[derive(Default)]
-struct Summary {
-    definitions: usize,
-    bad: usize,
-    errors: usize,
-}
-
-impl Summary {
-    fn count(&mut self, errors: usize) {
-        self.definitions += 1;
-        self.bad += usize::from(errors > 0);
-        self.errors += errors;
-    }
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Summary { definitions, bad, errors } = self;
-        let plural = |count: &usize| if *count == 1 { "" } else { "s" };
-        write!(formatter, "{definitions} definition{}, ", plural(definitions))?;
-        match errors {
-            0 => formatter.write_str("no errors"),
-            _ => write!(formatter, "{bad} with {errors} error{}", plural(errors)),
-        }
-    }
+    eprintln!("{}", findings.summary);
+    Ok(if findings.all.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -127,7 +127,7 @@ mod tests {
         {selector: {podSelector: {}}, inject: {spec: {containers: [{name: s, image: 's:1', args: ['yes', 'a b']}]}}}\n";
 
     fn inject(text: &str) -> Edited {
-        let engine = Engine::new(vec![Compiled::from_yaml(DEFINITION).unwrap()]);
+        let engine = Engine::new(vec![Compiled::from_yaml(DEFINITION).unwrap().into()]);
         let document =
             documents::split(&Source { name: "a".to_owned(), bytes: text.into() }).unwrap().remove(0);
         let value: Value = serde_json::from_str(&document.json).unwrap();

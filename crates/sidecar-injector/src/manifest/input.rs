@@ -52,7 +52,7 @@ pub(crate) fn read_one(place: &Path) -> Result<Source, Failure> {
     Ok(Source { name: place.display().to_string(), bytes })
 }
 
-fn find_manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+pub(crate) fn find_manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::input(folder.display(), error);
     let mut entries =
         std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;

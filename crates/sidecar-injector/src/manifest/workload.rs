@@ -10,6 +10,8 @@ pub(crate) struct PodPlace<'d> {
     /// JSON pointer (RFC 6901) to the pod in the document; empty when the document is the pod.
     pub(crate) pointer: String,
     pub(crate) pod: &'d Value,
+    /// The namespace that the object names.
+    pub(crate) namespace: Option<&'d str>,
     /// The object is labelled, and the template in it is not: a label of the object does not reach its pods.
     pub(crate) is_labelled_outside: bool,
 }
@@ -50,6 +52,7 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
             object: format!("{kind}/{name}"),
             pointer: format!("{pointer}{template}"),
             pod,
+            namespace: metadata("namespace").filter(|namespace| !namespace.is_empty()),
             is_labelled_outside: is_labelled(object) && !is_labelled(pod),
         });
     }

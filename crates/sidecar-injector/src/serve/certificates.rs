@@ -1,25 +1,22 @@
 //! The serving certificate: loaded from files, loaded again when they change, never exchanged for a worse one.
-//!
-//! The kubelet swaps a Secret's files by renaming the symlink `..data` in their folder, which no event on the files
-//! themselves shows; so the folder is watched. Events can be lost as well; so the files are also looked at every few
-//! seconds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecursiveMode, Watcher};
+use notify::RecursiveMode;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-/// How long after an event the files are read: two files are not replaced in one instant.
+use crate::changes::{Changes, folder_of};
+
+/// How long it must have been quiet before the files are read: two files are not replaced in one instant.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// How often the files are read without an event.
@@ -118,17 +115,12 @@ impl Certificates {
     }
 
     async fn follow(self: Arc<Self>, mut served: Contents) {
-        let (changed, mut changes) = mpsc::channel(1);
-        // Dropped with this task, which ends the watch.
-        let _watcher = self.watcher(changed);
+        let files = [&self.files.certificate, &self.files.private_key];
+        let mut changes =
+            Changes::watch(&files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)), SETTLE, LOOK);
         let mut refused: Option<String> = None;
-        let mut look = tokio::time::interval(LOOK);
-        look.tick().await;
         loop {
-            tokio::select! {
-                Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
-                _ = look.tick() => {}
-            }
+            changes.next().await;
             match self.reload(&served) {
                 Ok(None) => refused = None,
                 Ok(Some(contents)) => {
@@ -156,29 +148,5 @@ impl Certificates {
         }
         self.current.store(Arc::new(self.files.parse(&contents)?));
         Ok(Some(contents))
-    }
-
-    fn watcher(&self, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the files is an event as well, and would go on for ever. A full channel has the news already.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                let _ = changed.try_send(());
-            }
-        });
-        let mut watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                warn!(event = "watch_failed", %error, "looking at the certificate every {} s instead", LOOK.as_secs());
-                return None;
-            }
-        };
-        for file in [&self.files.certificate, &self.files.private_key] {
-            let folder =
-                file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                warn!(event = "watch_failed", folder = %folder.display(), %error, "looking at it every {} s instead", LOOK.as_secs());
-            }
-        }
-        Some(watcher)
     }
 }

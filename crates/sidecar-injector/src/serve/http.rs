@@ -13,11 +13,14 @@ use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use serde_json::json;
-use sidecar_engine::{Engine, NoNamespaces};
+use sidecar_engine::review_definition;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::connection::Phase;
 use super::logs;
+use crate::sources::Store;
+use crate::sources::namespaces::NamespaceMap;
+use crate::sources::readiness::Readiness;
 
 /// A request's object is at most 3 MiB; the review carries it re-encoded, twice on UPDATE, and some more.
 const BODY_LIMIT: usize = 7 * 1024 * 1024;
@@ -30,14 +33,19 @@ const BODIES_LIMIT: usize = 24 * 1024 * 1024;
 
 /// What every request can see.
 pub(crate) struct Shared {
-    pub(crate) engine: Engine,
+    pub(crate) definitions: Arc<Store>,
+    pub(crate) namespaces: Arc<NamespaceMap>,
+    pub(crate) readiness: Arc<Readiness>,
     pub(crate) phase: watch::Receiver<Phase>,
-    bodies: Semaphore,
+    pub(crate) bodies: Bodies,
 }
 
-impl Shared {
-    pub(crate) fn new(engine: Engine, phase: watch::Receiver<Phase>) -> Self {
-        Shared { engine, phase, bodies: Semaphore::new(BODIES_LIMIT) }
+/// The memory that there is for bodies.
+pub(crate) struct Bodies(Semaphore);
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Bodies(Semaphore::new(BODIES_LIMIT))
     }
 }
 
@@ -45,6 +53,7 @@ impl Shared {
 pub(crate) fn router(shared: Shared) -> Router {
     Router::new()
         .route("/mutation/pod", post(mutate))
+        .route("/validation/definition", post(validate))
         .route("/health/liveness", get(liveness))
         .route("/health/readiness", get(readiness))
         .method_not_allowed_fallback(|| async {
@@ -56,7 +65,8 @@ pub(crate) fn router(shared: Shared) -> Router {
             )
         })
         .fallback(|| async {
-            let paths = "the paths are /mutation/pod, /health/liveness and /health/readiness";
+            let paths =
+                "the paths are /mutation/pod, /validation/definition, /health/liveness and /health/readiness";
             Refusal::new(StatusCode::NOT_FOUND, "NotFound", paths)
         })
         .with_state(Arc::new(shared))
@@ -68,10 +78,29 @@ async fn mutate(
 ) -> Result<Response, Refusal> {
     let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
     let started = Instant::now();
-    match shared.engine.review(&body, &NoNamespaces) {
+    match shared.definitions.current().engine.review(&body, &*shared.namespaces) {
         Ok(mut reviewed) => {
             let response = std::mem::take(&mut reviewed.response);
             logs::review(&reviewed, started.elapsed());
+            Ok(([(CONTENT_TYPE, "application/json")], response).into_response())
+        }
+        Err(error) => {
+            logs::refused_review(error.code(), body.len());
+            Err(Refusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()))
+        }
+    }
+}
+
+async fn validate(
+    State(shared): State<Arc<Shared>>,
+    request: Request<axum::body::Body>,
+) -> Result<Response, Refusal> {
+    let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
+    let current = shared.definitions.current();
+    match review_definition(&body, &shared.definitions.options(), |name| current.file_of(name)) {
+        Ok(mut reviewed) => {
+            let response = std::mem::take(&mut reviewed.response);
+            logs::definition_review(&reviewed);
             Ok(([(CONTENT_TYPE, "application/json")], response).into_response())
         }
         Err(error) => {
@@ -128,7 +157,7 @@ async fn read<'s>(shared: &'s Shared, body: &mut axum::body::Body) -> Result<Bod
         // What is announced costs nothing, only what has arrived: otherwise a few peers that announce much and send
         // nothing would keep all others out.
         let memory =
-            u32::try_from(data.len()).ok().and_then(|length| shared.bodies.try_acquire_many(length).ok());
+            u32::try_from(data.len()).ok().and_then(|length| shared.bodies.0.try_acquire_many(length).ok());
         let Some(memory) = memory else {
             let problem = "too many reviews at once, come back in a second";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Overloaded", problem));
@@ -185,10 +214,10 @@ async fn liveness() -> Response {
 }
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
-    if *shared.phase.borrow() == Phase::Up {
-        health(StatusCode::OK, "ok", None)
-    } else {
-        health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some("shutting down"))
+    let leaving = (*shared.phase.borrow() != Phase::Up).then(|| "shutting down".to_owned());
+    match leaving.or_else(|| shared.readiness.reason()) {
+        None => health(StatusCode::OK, "ok", None),
+        Some(reason) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(&reason)),
     }
 }
 

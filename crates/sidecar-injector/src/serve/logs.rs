@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use sidecar_engine::Reviewed;
+use sidecar_engine::{DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -106,6 +106,20 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         operations = reviewed.operations,
         dry_run = reviewed.dry_run,
         microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    );
+}
+
+/// One line about the review of a definition.
+pub(crate) fn definition_review(reviewed: &DefinitionReviewed<'_>) {
+    let codes: Vec<_> = reviewed.problems.iter().map(|problem| problem.code.code()).collect();
+    info!(
+        event = "definition_review",
+        uid = short(&reviewed.uid),
+        kind = short(&reviewed.kind),
+        namespace = short(&reviewed.namespace),
+        name = short(&reviewed.name),
+        decision = if codes.is_empty() { "allowed" } else { "denied" },
+        problems = codes.join(","),
     );
 }
 

@@ -12,5 +12,7 @@ mod certificates;
 mod check;
 mod client;
 mod connections;
+mod definitions;
 mod server;
 mod shutdown;
+mod validation;

@@ -1,0 +1,127 @@
+//! Where definitions come from, and the namespaces that they select by: files, the cluster's objects, or both.
+//!
+//! ```text
+//! files ──────(look, every change)──┐
+//!                                   ├──> reading ──> store ──> Engine, swapped whole
+//! resources ──(watch, both kinds)───┘
+//! namespaces ─(watch, metadata)──────────────────────────────> NamespaceMap, swapped whole
+//! ```
+//!
+//! Reviews read what was swapped in last and wait for nothing. `readiness` knows what has not been loaded yet.
+
+mod files;
+pub(crate) mod namespaces;
+pub(crate) mod offline;
+pub(crate) mod readiness;
+mod reading;
+mod resources;
+mod store;
+mod watching;
+
+pub(crate) use store::Store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::Client;
+use sidecar_engine::definition::{Kind, ReadOptions};
+
+use crate::arguments::ServeArguments;
+use crate::failure::Failure;
+use files::Files;
+use namespaces::NamespaceMap;
+use readiness::Readiness;
+use store::{Settings, Source};
+
+/// What a server was told to load.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    files: Vec<PathBuf>,
+    resources: bool,
+    settings: Settings,
+}
+
+/// What was loaded, and what remains to be followed.
+pub(crate) struct Loading {
+    pub(crate) definitions: Arc<Store>,
+    pub(crate) namespaces: Arc<NamespaceMap>,
+    pub(crate) readiness: Arc<Readiness>,
+    files: Option<Files>,
+    /// Present when anything of the cluster is watched.
+    client: Option<Client>,
+    kinds: &'static [Kind],
+}
+
+impl Sources {
+    pub(crate) fn new(arguments: &ServeArguments) -> Self {
+        let excluded = arguments.excluded_namespaces.clone();
+        Sources {
+            // A variable that is set to nothing gives nothing.
+            files: arguments
+                .definitions
+                .iter()
+                .filter(|path| !path.as_os_str().is_empty())
+                .cloned()
+                .collect(),
+            resources: arguments.definition_resources,
+            settings: Settings {
+                options: ReadOptions { allow_unknown_pod_fields: arguments.allow_unknown_pod_fields },
+                excluded_namespaces: excluded.map(|mut names| {
+                    names.retain(|name| !name.is_empty());
+                    names
+                }),
+                knows_namespaces: arguments.definition_resources || arguments.watch_namespaces,
+            },
+        }
+    }
+
+    /// Reads the files, and finds the cluster if one is needed.
+    pub(crate) async fn load(self) -> Result<Loading, Failure> {
+        let watches_namespaces = self.settings.knows_namespaces;
+        let client = if watches_namespaces { Some(client().await?) } else { None };
+        let kinds: &[Kind] = if self.resources { &resources::KINDS } else { &[] };
+        let is_configured = self.resources || !self.files.is_empty();
+        let definitions =
+            if is_configured { Store::new(self.settings) } else { Store::builtin(self.settings) };
+        let files = if self.files.is_empty() {
+            None
+        } else {
+            let (files, parts) = Files::read(&self.files, definitions.options())?;
+            definitions.update(Source::Files, &parts);
+            Some(files)
+        };
+        let mut awaited: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
+        awaited.extend(watches_namespaces.then_some(namespaces::NAME));
+        Ok(Loading {
+            definitions: Arc::new(definitions),
+            namespaces: Arc::default(),
+            readiness: Arc::new(Readiness::awaiting(awaited)),
+            files,
+            client,
+            kinds,
+        })
+    }
+}
+
+impl Loading {
+    /// Keeps everything up to date, as long as the runtime lives.
+    pub(crate) fn follow(self) {
+        if let Some(files) = self.files {
+            tokio::spawn(files.follow(self.definitions.clone()));
+        }
+        if let Some(client) = self.client {
+            for kind in self.kinds {
+                let (store, readiness) = (self.definitions.clone(), self.readiness.clone());
+                tokio::spawn(resources::follow(client.clone(), *kind, store, readiness));
+            }
+            tokio::spawn(namespaces::follow(client, self.namespaces, self.readiness));
+        }
+    }
+}
+
+/// A client of the cluster that this runs in, or of `KUBECONFIG`.
+async fn client() -> Result<Client, Failure> {
+    let failed = |problem: String| Failure::Cluster(format!("no cluster to watch: {problem}"));
+    let config = kube::Config::infer().await.map_err(|error| failed(error.to_string()))?;
+    Client::try_from(config).map_err(|error| failed(error.to_string()))
+}
