@@ -2,9 +2,11 @@
 //!
 //! - `deploy/kubernetes-sidecar-injector.yaml`, the chart rendered for people without Helm
 //! - the table of values in each chart's README.md, from the `# --` comments in its values.yaml
+//! - the custom resource definitions in the chart, and in `deploy/crds.yaml`
 //! - `crates/sidecar-engine/schema/*.json`, what definitions are checked against
 
 mod chart;
+mod resources;
 mod schema;
 
 use std::{
@@ -31,6 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let root = repository_root();
     let mut files = schema::files(&root)?;
+    files.extend(resources::files(&root)?);
     files.extend(chart::files(&root)?);
     let mut stale = 0;
     for (path, content) in files {

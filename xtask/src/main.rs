@@ -23,7 +23,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Build the container image as an archive, without a container daemon
     Image(image::Arguments),
-    /// Write the generated files (plain manifests); with --check only say whether they are fresh
+    /// Write the generated files (plain manifests, tables of values, schemas of definitions); with --check only say whether they are fresh
     Generate(generate::Arguments),
     /// Measure what a review costs, beside a webhook that does nothing else
     Bench(bench::Arguments),

@@ -8,7 +8,6 @@ mod claims;
 mod contained;
 mod containers;
 mod draft;
-mod later;
 mod path;
 mod rules;
 
@@ -17,16 +16,14 @@ pub(crate) use draft::Blocked;
 use std::borrow::Cow;
 
 use crate::decision::{Decision, Reason};
-use crate::definition::Position;
 use crate::json::Json;
 use crate::patch::Operation;
 use crate::pod::Pod;
 use crate::render::Fragment;
 use crate::select::Selected;
-use claims::Claims;
+use claims::{Disagreement, Standing};
 use contained::Place;
 use draft::Log;
-use later::Later;
 use path::Path;
 use rules::{CONTAINER, POD};
 
@@ -39,70 +36,107 @@ pub(crate) struct Merged<'e> {
 }
 
 /// Merges fragments, in their order, into a pod.
+///
+/// One that cannot be applied is tried again after others were: the container to stand next to, or the volume to mount,
+/// may be theirs. A second call, which finds what the first one did, then has nothing left to do.
 pub(crate) fn merge<'e>(
     selected: &[Selected<'e>],
     fragments: &[Result<Fragment<'e>, Blocked>],
     pod: &Pod<'_>,
 ) -> Merged<'e> {
-    let mut merged = Merged { operations: Vec::new(), decisions: Vec::with_capacity(selected.len()) };
     let names: Vec<Cow<'e, str>> = selected.iter().map(|selected| selected.definition.shown_name()).collect();
+    let mut merged = Merged {
+        operations: Vec::new(),
+        decisions: names.iter().map(|name| Decision::new(name.clone(), Reason::MalformedPod, true)).collect(),
+    };
+    // With one definition there is nobody to disagree with.
+    let standings = if names.len() > 1 {
+        let policies = selected.iter().map(|selected| selected.definition.on_conflict);
+        claims::compare(fragments.iter().map(|fragment| fragment.as_ref().ok()).zip(policies))
+    } else {
+        Vec::new()
+    };
+    let mut draft = Draft { pod: Json::Shared(&pod.json), first: First::default() };
     let has_containers = pod.has_containers();
-    let mut draft = Json::Shared(&pod.json);
-    let mut claims = Claims::default();
-    let mut first = First::default();
-    for (position, ((selected, fragment), name)) in selected.iter().zip(fragments).zip(&names).enumerate() {
-        let definition = selected.definition;
-        let mut decision = Decision::new(name.clone(), Reason::MalformedPod, true);
-        let result = match fragment {
-            _ if !has_containers => {
-                Err(Blocked::new(Reason::MalformedPod, Reason::MalformedPod.explanation()))
-            }
-            Err(blocked) => Err(Blocked::new(blocked.reason, blocked.detail.clone())),
-            Ok(fragment) => {
-                // With one definition there is nobody to disagree with, and nothing to go back to.
-                let is_only = names.len() == 1;
-                let later = if is_only {
-                    Later::default()
-                } else {
-                    let earlier = fragments.iter().take(position + 1).flatten();
-                    Later::new(earlier, fragments.iter().skip(position + 1).flatten())
-                };
-                let before = (!is_only).then(|| (draft.clone(), first.clone()));
-                let claimed = if is_only {
-                    Ok(())
-                } else {
-                    claims.add(name, fragment, definition.on_conflict).map_err(|disagreement| {
-                        let claims::Disagreement { path, earlier } = disagreement;
-                        Blocked::new(
-                            Reason::DefinitionsDisagree,
-                            format!("the definition {earlier:?} puts a different {path}"),
-                        )
-                    })
-                };
-                let result = claimed.and_then(|()| apply(selected, fragment, &later, &mut draft, &mut first));
-                if let (Err(_), Some((old_draft, old_first))) = (&result, before) {
-                    (draft, first) = (old_draft, old_first);
-                    claims.withdraw(name);
+    let mut waiting: Vec<usize> = (0..selected.len()).collect();
+    let mut applied = vec![false; selected.len()];
+    loop {
+        let mut changed = false;
+        waiting.retain(|&at| {
+            let (Some(selected), Some(fragment), Some(decision)) =
+                (selected.get(at), fragments.get(at), merged.decisions.get_mut(at))
+            else {
+                return false;
+            };
+            let result = match fragment {
+                _ if !has_containers => {
+                    Err(Blocked::new(Reason::MalformedPod, Reason::MalformedPod.explanation()))
                 }
-                result
+                Err(blocked) => Err(Blocked::new(blocked.reason, blocked.detail.clone())),
+                Ok(fragment) => match standings.get(at) {
+                    None => apply(selected, fragment, &mut draft),
+                    Some(standing) => stands(standing, &applied, &names)
+                        .and_then(|()| attempt(selected, fragment, &mut draft)),
+                },
+            };
+            match result {
+                Ok(log) => {
+                    applied.get_mut(at).into_iter().for_each(|applied| *applied = true);
+                    changed |= !log.operations.is_empty();
+                    decision.reason =
+                        if log.operations.is_empty() { Reason::AlreadyPresent } else { Reason::Injected };
+                    decision.detail = None;
+                    decision.denies = false;
+                    decision.changes = log.changes;
+                    merged.operations.extend(log.operations);
+                    false
+                }
+                Err(Blocked { reason, detail }) => {
+                    decision.reason = reason;
+                    decision.detail = Some(detail.into());
+                    decision.denies = selected.definition.fails_closed();
+                    true
+                }
             }
-        };
-        match result {
-            Ok(log) => {
-                decision.reason =
-                    if log.operations.is_empty() { Reason::AlreadyPresent } else { Reason::Injected };
-                decision.changes = log.changes;
-                merged.operations.extend(log.operations);
-            }
-            Err(Blocked { reason, detail }) => {
-                decision.reason = reason;
-                decision.detail = Some(detail.into());
-                decision.denies = definition.fails_closed();
-            }
+        });
+        if !changed || waiting.is_empty() {
+            return merged;
         }
-        merged.decisions.push(decision);
     }
-    merged
+}
+
+/// Whether no definition that comes first is in the way.
+fn stands(standing: &Standing, applied: &[bool], names: &[Cow<'_, str>]) -> Result<(), Blocked> {
+    let unmet = |wait: &&Disagreement| applied.get(wait.with) != Some(&true);
+    let Some(Disagreement { path, with }) =
+        standing.loses.as_ref().or_else(|| standing.waits.iter().find(unmet))
+    else {
+        return Ok(());
+    };
+    let other = names.get(*with).map(Cow::as_ref).unwrap_or_default();
+    Err(Blocked::new(
+        Reason::DefinitionsDisagree,
+        format!("the definition {other:?} puts a different {path}"),
+    ))
+}
+
+/// Applies a fragment to the draft, or leaves the draft as it was.
+fn attempt<'e: 'p, 'p>(
+    selected: &Selected<'e>,
+    fragment: &Fragment<'e>,
+    draft: &mut Draft<'p>,
+) -> Result<Log<'e>, Blocked> {
+    let mut changed = draft.clone();
+    let log = apply(selected, fragment, &mut changed)?;
+    *draft = changed;
+    Ok(log)
+}
+
+/// The pod as it will be.
+#[derive(Debug, Clone)]
+struct Draft<'p> {
+    pod: Json<'p>,
+    first: First,
 }
 
 /// The containers that definitions put first, in each list.
@@ -116,42 +150,31 @@ struct First {
 fn apply<'e: 'p, 'p>(
     selected: &Selected<'e>,
     fragment: &Fragment<'e>,
-    later: &Later,
-    draft: &mut Json<'p>,
-    first: &mut First,
+    draft: &mut Draft<'p>,
 ) -> Result<Log<'e>, Blocked> {
     let definition = selected.definition;
+    let Draft { pod, first } = draft;
     let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
-    let placement = |list: &str| match definition.placement.of(list) {
-        Position::Before { before: next_to } | Position::After { after: next_to }
-            if later.has_container(next_to) =>
-        {
-            let detail =
-                format!("the container {next_to:?} is injected by a definition that is applied later");
-            Err(Blocked::new(Reason::PlacementNotFound, detail))
-        }
-        place => Ok(place),
-    };
     for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
         if part != "spec" {
             let rule = POD.of(&part);
-            log.field(draft, part, wanted, rule, (&Path::TOP, Place::TOP))?;
+            log.field(pod, part, wanted, rule, (&Path::TOP, Place::TOP))?;
             continue;
         }
         let path = Path::TOP.field("spec");
         let place = Place::TOP.field("spec");
-        let spec = draft.get_mut("spec").ok_or_else(|| Blocked::malformed(&path, "a map"))?;
+        let spec = pod.get_mut("spec").ok_or_else(|| Blocked::malformed(&path, "a map"))?;
         for (field, wanted) in wanted.into_fields().unwrap_or_default() {
             if wanted.is_null() {
                 continue;
             }
             match &*field {
                 "containers" => {
-                    let place = placement("containers")?;
+                    let place = definition.placement.of("containers");
                     log.containers(spec, "containers", wanted, place, &mut first.containers, &path)?;
                 }
                 "initContainers" => {
-                    let place = placement("initContainers")?;
+                    let place = definition.placement.of("initContainers");
                     log.containers(spec, "initContainers", wanted, place, &mut first.init_containers, &path)?;
                 }
                 _ => {
@@ -165,7 +188,7 @@ fn apply<'e: 'p, 'p>(
         log.on_conflict = patch.on_conflict;
         let spec = Path::TOP.field("spec");
         let list = spec.field(patch.list);
-        let items = draft.get_mut("spec").and_then(|spec| spec.get_mut(patch.list)).and_then(Json::items_mut);
+        let items = pod.get_mut("spec").and_then(|spec| spec.get_mut(patch.list)).and_then(Json::items_mut);
         let Some(items) = items else { continue };
         let Some(index) = containers::position(items, &patch.container) else { continue };
         let Some(container) = items.get_mut(index) else { continue };
@@ -173,7 +196,7 @@ fn apply<'e: 'p, 'p>(
         log.fields(container, patch.fields.clone(), &CONTAINER, (&path, Place::TOP))?;
     }
     if !log.operations.is_empty() {
-        admissible::check(draft, fragment, later)?;
+        admissible::check(pod, fragment)?;
     }
     Ok(log)
 }

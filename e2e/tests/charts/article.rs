@@ -1,7 +1,5 @@
 //! What the article promises, and what is selected by what.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use crate::render::*;
@@ -9,21 +7,28 @@ use crate::render::*;
 #[test]
 fn objects_and_names_are_the_article_s() {
     let objects = render(INJECTOR, INJECTOR, &[]);
-    let found: BTreeMap<&str, &str> =
+    let mut found: Vec<(&str, &str)> =
         objects.iter().map(|o| (text(o, "/kind"), text(o, "/metadata/name"))).collect();
-    let kinds = [
-        "Deployment",
-        "MutatingWebhookConfiguration",
-        "Pod",
-        "PodDisruptionBudget",
-        "Secret",
-        "Service",
-        "ServiceAccount",
+    found.retain(|(kind, _)| *kind != "Pod");
+    found.sort_unstable();
+    let of_definitions = ["clustersidecardefinitions.sidecar.me", "sidecardefinitions.sidecar.me"];
+    let expected = [
+        ("ClusterRole", INJECTOR),
+        ("ClusterRole", "kubernetes-sidecar-injector-edit"),
+        ("ClusterRole", "kubernetes-sidecar-injector-view"),
+        ("ClusterRoleBinding", INJECTOR),
+        ("ConfigMap", "kubernetes-sidecar-injector-definitions"),
+        ("CustomResourceDefinition", of_definitions[0]),
+        ("CustomResourceDefinition", of_definitions[1]),
+        ("Deployment", INJECTOR),
+        ("MutatingWebhookConfiguration", INJECTOR),
+        ("PodDisruptionBudget", INJECTOR),
+        ("Secret", INJECTOR),
+        ("Service", INJECTOR),
+        ("ServiceAccount", INJECTOR),
+        ("ValidatingWebhookConfiguration", INJECTOR),
     ];
-    assert_eq!(found.keys().copied().collect::<Vec<_>>(), kinds, "nothing else: no RBAC, no jobs");
-    for kind in kinds.into_iter().filter(|kind| *kind != "Pod") {
-        assert_eq!(found[kind], INJECTOR, "{kind}");
-    }
+    assert_eq!(found, expected, "nothing else: no jobs, no hooks");
     let secret = of_kind(&objects, "Secret");
     assert_eq!(keys(&secret["data"]), ["ca.crt", "tls-cert-file", "tls-private-key-file"]);
     let service = of_kind(&objects, "Service");
@@ -142,42 +147,71 @@ fn the_test_pod_asks_what_the_api_server_asks() {
 }
 
 #[test]
-fn a_pod_meets_exactly_one_webhook() {
-    let both = json!({"kubernetes.io/metadata.name": "any", "team": "a"});
-    let rows = [
-        (json!({"kubernetes.io/metadata.name": "default"}), Some("injector.sidecar.me")),
-        (with(&both, "sidecar.me/required", "true"), Some("required.injector.sidecar.me")),
-        (with(&both, "sidecar.me/required", "false"), Some("injector.sidecar.me")),
-        (with(&both, "sidecar.me/required", ""), Some("injector.sidecar.me")),
-        (json!({"kubernetes.io/metadata.name": "kube-system"}), None),
-        (json!({"kubernetes.io/metadata.name": "kube-system", "sidecar.me/required": "true"}), None),
-        (json!({"kubernetes.io/metadata.name": "kube-node-lease"}), None),
+fn a_pod_meets_at_most_one_webhook() {
+    let namespaces = [
+        json!({"kubernetes.io/metadata.name": "default"}),
+        json!({"kubernetes.io/metadata.name": "any", "sidecar.me/required": "true"}),
+        json!({"kubernetes.io/metadata.name": "any", "sidecar.me/required": "false"}),
+        json!({"kubernetes.io/metadata.name": "any", "sidecar.me/injection": "enabled"}),
+        json!({"kubernetes.io/metadata.name": "any", "sidecar.me/injection": "enabled", "sidecar.me/required": "true"}),
+        json!({"kubernetes.io/metadata.name": "kube-system", "sidecar.me/required": "true"}),
+        json!({"kubernetes.io/metadata.name": "kube-node-lease", "sidecar.me/injection": "enabled"}),
     ];
-    let objects = render(INJECTOR, INJECTOR, &[]);
-    for (namespace, wanted) in rows {
-        let met: Vec<_> = webhooks(&objects)
-            .into_iter()
-            .filter(|webhook| selects(&webhook["namespaceSelector"], &namespace))
-            .map(|webhook| text(webhook, "/name"))
-            .collect();
-        assert_eq!(met, wanted.into_iter().collect::<Vec<_>>(), "{namespace}");
-    }
-    let own = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
-    for webhook in webhooks(&objects) {
-        let selector = &webhook["objectSelector"];
-        for (value, wanted) in
-            [("true", true), ("True", true), ("false", false), ("yes", false), ("TRUE", false)]
-        {
-            assert_eq!(selects(selector, &json!({"sidecar.me/inject": value})), wanted, "{value}");
+    let pods = [
+        json!({}),
+        json!({"sidecar.me/inject": "true"}),
+        json!({"sidecar.me/inject": "True"}),
+        json!({"sidecar.me/inject": "false"}),
+    ];
+    let (open, closed) = ("injector.sidecar.me", "required.injector.sidecar.me");
+    let (by_annotation, closed_by_annotation) =
+        ("annotated.injector.sidecar.me", "annotated.required.injector.sidecar.me");
+    let none = [None; 4];
+    let all_open = [Some(open); 4];
+    let all_closed = [Some(closed); 4];
+    let asked = [Some(by_annotation), Some(open), Some(open), None];
+    let asked_closed = [Some(closed_by_annotation), Some(closed), Some(closed), None];
+    for (scope, wanted) in [
+        ("Requested", [asked, asked_closed, asked, asked, asked_closed, none, none]),
+        ("Namespaces", [none, none, none, all_open, all_closed, none, none]),
+        // The release's own namespace is left out.
+        ("All", [none, all_closed, all_open, all_open, all_closed, none, none]),
+    ] {
+        let objects = render(INJECTOR, INJECTOR, &[&format!("--set=webhook.scope={scope}")]);
+        for (namespace, wanted) in namespaces.iter().zip(wanted) {
+            for (pod, wanted) in pods.iter().zip(wanted) {
+                let met: Vec<_> = webhooks(&objects)
+                    .into_iter()
+                    .filter(|webhook| {
+                        selects(&webhook["namespaceSelector"], namespace)
+                            && selects(&webhook["objectSelector"], pod)
+                    })
+                    .map(|webhook| text(webhook, "/name"))
+                    .collect();
+                assert_eq!(met, wanted.into_iter().collect::<Vec<_>>(), "{scope}: {pod} in {namespace}");
+            }
         }
-        assert!(!selects(selector, &json!({})));
-        assert!(!selects(selector, own), "the injector would need itself to start");
-        assert!(text(webhook, "/matchConditions/0/expression").contains("kubernetes.io/config.mirror"));
+        let own = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
+        for webhook in webhooks(&objects) {
+            assert!(
+                !selects(&webhook["objectSelector"], own),
+                "{scope}: the injector would need itself to start"
+            );
+            assert!(text(webhook, "/matchConditions/0/expression").contains("kubernetes.io/config.mirror"));
+            let asks = webhook["matchConditions"].to_string().contains("'sidecar.me/inject' in");
+            assert_eq!(asks, text(webhook, "/name").starts_with("annotated."), "{scope}");
+        }
+    }
+    let labels: Vec<_> =
+        ["yes", "TRUE", ""].into_iter().map(|value| json!({"sidecar.me/inject": value})).collect();
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    for webhook in webhooks(&objects) {
+        assert!(labels.iter().all(|labels| !selects(&webhook["objectSelector"], labels)));
     }
 }
 
 #[test]
-fn webhook_values_reach_both_webhooks() {
+fn webhook_values_reach_all_webhooks() {
     let policies = |arguments: &[&str]| {
         let objects = render(INJECTOR, INJECTOR, arguments);
         webhooks(&objects)
@@ -185,9 +219,10 @@ fn webhook_values_reach_both_webhooks() {
             .map(|webhook| text(webhook, "/failurePolicy").to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(policies(&[]), ["Ignore", "Fail"]);
-    assert_eq!(policies(&["--set=webhook.failurePolicy=Fail"]), ["Fail", "Fail"]);
-    assert_eq!(policies(&["--set=webhook.requiredFailurePolicy=Ignore"]), ["Ignore", "Ignore"]);
+    assert_eq!(policies(&[]), ["Ignore", "Fail", "Ignore", "Fail"]);
+    assert_eq!(policies(&["--set=webhook.failurePolicy=Fail"]), ["Fail"; 4]);
+    assert_eq!(policies(&["--set=webhook.requiredFailurePolicy=Ignore"]), ["Ignore"; 4]);
+    assert_eq!(policies(&["--set=webhook.scope=All"]), ["Ignore", "Fail"]);
 
     let objects = render(
         INJECTOR,
@@ -206,7 +241,8 @@ fn webhook_values_reach_both_webhooks() {
         assert_eq!(webhook["timeoutSeconds"], 3);
         assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
         assert_eq!(webhook["matchPolicy"], "Equivalent");
-        assert_eq!(webhook["matchConditions"].as_array().unwrap().len(), 2);
+        let by_annotation = text(webhook, "/name").starts_with("annotated.");
+        assert_eq!(webhook["matchConditions"].as_array().unwrap().len(), if by_annotation { 3 } else { 2 });
         let selector = &webhook["namespaceSelector"];
         assert_eq!(selector["matchLabels"], json!({"team": "x"}));
         assert_eq!(selector["matchExpressions"][1]["values"], json!(["a", "b"]));

@@ -30,8 +30,8 @@ fn helm_s_certificate_is_for_the_service() {
         let env = env(container(deployment));
         assert_eq!(env["TLS_CERT_FILE"], "/var/run/secrets/certs/tls-cert-file");
         assert_eq!(env["TLS_PRIVATE_KEY_FILE"], "/var/run/secrets/certs/tls-private-key-file");
-        let mount = json!([{"name": "certs", "mountPath": "/var/run/secrets/certs", "readOnly": true}]);
-        assert_eq!(container(deployment)["volumeMounts"], mount);
+        let mount = json!({"name": "certs", "mountPath": "/var/run/secrets/certs", "readOnly": true});
+        assert_eq!(container(deployment)["volumeMounts"][0], mount);
         assert_eq!(
             deployment["spec"]["template"]["spec"]["volumes"][0]["secret"]["secretName"],
             of_kind(&objects, "Secret")["metadata"]["name"]

@@ -6,5 +6,6 @@
 
 mod article;
 mod certificates;
+mod definitions;
 mod render;
 mod values;

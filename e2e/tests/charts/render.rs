@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sidecar_testkit::{Program, Programs, repository_root};
 
 pub(crate) const INJECTOR: &str = "kubernetes-sidecar-injector";
@@ -63,10 +63,15 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
+/// Those that pods meet.
 pub(crate) fn webhooks(objects: &[Value]) -> Vec<&Value> {
-    let all: Vec<_> =
-        of_kind(objects, "MutatingWebhookConfiguration")["webhooks"].as_array().unwrap().iter().collect();
-    assert_eq!(all.len(), 2);
+    of_kind(objects, "MutatingWebhookConfiguration")["webhooks"].as_array().unwrap().iter().collect()
+}
+
+/// Those, and the one that definitions meet.
+fn all_webhooks(objects: &[Value]) -> Vec<&Value> {
+    let mut all = webhooks(objects);
+    all.extend(of_kind(objects, "ValidatingWebhookConfiguration")["webhooks"].as_array().unwrap());
     all
 }
 
@@ -94,12 +99,6 @@ pub(crate) fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-pub(crate) fn with(object: &Value, key: &str, value: &str) -> Value {
-    let mut object = object.clone();
-    object[key] = json!(value);
-    object
-}
-
 pub(crate) fn without(object: &Value, key: &str) -> Value {
     let mut object = object.clone();
     object.as_object_mut().unwrap().remove(key);
@@ -116,10 +115,12 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     selector.get("matchLabels").is_none_or(|wanted| contains(labels, wanted))
         && selector["matchExpressions"].as_array().into_iter().flatten().all(|expression| {
             let label = labels.get(text(expression, "/key"));
-            let listed = label.is_some_and(|label| expression["values"].as_array().unwrap().contains(label));
+            let values = expression["values"].as_array();
+            let listed = label.is_some_and(|label| values.is_some_and(|values| values.contains(label)));
             match text(expression, "/operator") {
                 "In" => listed,
                 "NotIn" => !listed,
+                "DoesNotExist" => label.is_none(),
                 other => panic!("{other}"),
             }
         })
@@ -141,7 +142,7 @@ pub(crate) fn base64(text: &str) -> String {
 pub(crate) fn write_certificates(folder: &Path, objects: &[Value]) {
     let data = &of_kind(objects, "Secret")["data"];
     let bundles: BTreeSet<_> =
-        webhooks(objects).into_iter().map(|webhook| text(webhook, "/clientConfig/caBundle")).collect();
+        all_webhooks(objects).into_iter().map(|webhook| text(webhook, "/clientConfig/caBundle")).collect();
     assert_eq!(bundles.len(), 1);
     for (file, encoded) in [
         ("tls.crt", text(data, "/tls-cert-file")),

@@ -7,7 +7,6 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use super::draft::Blocked;
-use super::later::Later;
 use crate::decision::Reason;
 use crate::json::Json;
 use crate::quantity::Quantity;
@@ -17,7 +16,7 @@ use crate::render::Fragment;
 const ANNOTATIONS_SIZE: usize = 256 * 1024;
 
 /// Looks at the pod as it would be, where the fragment has changed it.
-pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, later: &Later) -> Result<(), Blocked> {
+pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Blocked> {
     let refused = |problem: Option<String>| match problem {
         Some(problem) => Err(Blocked::new(Reason::WouldBeRejected, problem)),
         None => Ok(()),
@@ -31,7 +30,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, later: &Later) -> R
     }
     let Some(spec) = pod.get("spec") else { return Ok(()) };
     let injected = fragment.pod.get("spec");
-    let volumes = Volumes { names: OnceCell::new(), spec, later };
+    let volumes = Volumes { names: OnceCell::new(), spec };
     let mut touched: Vec<(&str, String)> = Vec::new();
     for list in ["containers", "initContainers"] {
         let items = injected.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
@@ -73,7 +72,6 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, later: &Later) -> R
 struct Volumes<'s, 'a> {
     names: OnceCell<Option<BTreeSet<String>>>,
     spec: &'s Json<'a>,
-    later: &'s Later,
 }
 
 impl Volumes<'_, '_> {
@@ -85,8 +83,7 @@ impl Volumes<'_, '_> {
                 names.collect()
             }),
         };
-        let is_there = self.names.get_or_init(read).as_ref().is_none_or(|names| names.contains(name));
-        is_there && !self.later.has_volume(name)
+        self.names.get_or_init(read).as_ref().is_none_or(|names| names.contains(name))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What several definitions want of one pod, so that two that disagree are reported and not settled by accident.
 //!
-//! Looks at the definitions alone, never at the pod: a second call, for a pod that the first one has changed already,
-//! comes to the same result.
+//! Looks at the definitions alone, never at the pod: which of two wins must not depend on it, and a second call, for a
+//! pod that the first one has changed already, must come to the same result.
 
 use super::contained::{self, Place};
 use super::path::{Path, name_of};
@@ -10,101 +10,119 @@ use crate::definition::OnConflict;
 use crate::json::Json;
 use crate::render::Fragment;
 
-/// The values that definitions put at places of a pod.
+/// What the others mean for one definition.
 #[derive(Debug, Default)]
-pub(crate) struct Claims<'f, 'e> {
-    claims: Vec<Claim<'f, 'e>>,
+pub(super) struct Standing {
+    /// One that comes first wants something else: this one is not applied.
+    pub(super) loses: Option<Disagreement>,
+    /// One that comes first wants something else, and this one keeps what it finds: it goes after that one was applied.
+    pub(super) waits: Vec<Disagreement>,
 }
 
+/// A place at which a definition that comes first wants something else.
 #[derive(Debug)]
-struct Claim<'f, 'e> {
-    definition: &'f str,
+pub(super) struct Disagreement {
+    pub(super) path: String,
+    /// The number of the other one.
+    pub(super) with: usize,
+}
+
+/// Compares definitions that are in their order. One that loses does not count for those that come after it.
+pub(super) fn compare<'f, 'e: 'f>(
+    fragments: impl Iterator<Item = (Option<&'f Fragment<'e>>, OnConflict)>,
+) -> Vec<Standing> {
+    let mut standings = Vec::new();
+    let mut known: Vec<Claim<'e>> = Vec::new();
+    for (number, (fragment, on_conflict)) in fragments.enumerate() {
+        let mut standing = Standing::default();
+        let mut claims =
+            fragment.map(|fragment| Claims::of(number, fragment, on_conflict)).unwrap_or_default();
+        for claim in &claims.0 {
+            let differs = |other: &&Claim<'e>| {
+                other.path == claim.path && !contained::value(&claim.value, Some(&other.value), claim.place)
+            };
+            for other in known.iter().filter(differs) {
+                let disagreement = Disagreement { path: claim.path.clone(), with: other.definition };
+                if claim.on_conflict == OnConflict::KeepPod {
+                    standing.waits.push(disagreement);
+                } else if standing.loses.is_none() {
+                    standing.loses = Some(disagreement);
+                }
+            }
+        }
+        if standing.loses.is_none() {
+            known.append(&mut claims.0);
+        }
+        standings.push(standing);
+    }
+    standings
+}
+
+/// The value that a definition puts at a place of a pod.
+#[derive(Debug)]
+struct Claim<'e> {
+    definition: usize,
     path: String,
     value: Json<'e>,
     place: Place<'static>,
     on_conflict: OnConflict,
 }
 
-/// A place at which an earlier definition wants something else.
-#[derive(Debug)]
-pub(crate) struct Disagreement {
-    pub(crate) path: String,
-    pub(crate) earlier: String,
-}
+#[derive(Debug, Default)]
+struct Claims<'e>(Vec<Claim<'e>>);
 
-impl<'f, 'e> Claims<'f, 'e> {
-    /// Adds what a definition wants, unless an earlier one wants something else at one of the places.
-    pub(crate) fn add(
-        &mut self,
-        definition: &'f str,
-        fragment: &'f Fragment<'e>,
-        on_conflict: OnConflict,
-    ) -> Result<(), Disagreement> {
-        let mut claims = Collected { definition, on_conflict, claims: Vec::new() };
-        claims.of(&fragment.pod, &POD, (&Path::TOP, Place::TOP));
+impl<'e> Claims<'e> {
+    fn of(definition: usize, fragment: &Fragment<'e>, on_conflict: OnConflict) -> Self {
+        let mut claims = Claims::default();
+        claims.add(definition, on_conflict, &fragment.pod, &POD, (&Path::TOP, Place::TOP));
         for patch in &fragment.patches {
-            claims.on_conflict = patch.on_conflict;
             let spec = Path::TOP.field("spec");
             let list = spec.field(patch.list);
-            claims.of(&patch.fields, &CONTAINER, (&list.item(0, &patch.container), Place::TOP));
+            let at = (&list.item(0, &patch.container), Place::TOP);
+            claims.add(definition, patch.on_conflict, &patch.fields, &CONTAINER, at);
         }
-        for claim in &claims.claims {
-            let earlier = self.claims.iter().find(|earlier| {
-                // Two rules of one definition are that definition's own affair, and are merged in their order.
-                earlier.path == claim.path
-                    && earlier.definition != claim.definition
-                    && !contained::value(&claim.value, Some(&earlier.value), claim.place)
-            });
-            if let Some(earlier) = earlier
-                && claim.on_conflict != OnConflict::KeepPod
-            {
-                return Err(Disagreement {
-                    path: claim.path.clone(),
-                    earlier: earlier.definition.to_owned(),
-                });
+        claims
+    }
+
+    fn add(
+        &mut self,
+        definition: usize,
+        on_conflict: OnConflict,
+        wanted: &Json<'e>,
+        rule: &Rule,
+        at: (&Path<'_>, Place<'_>),
+    ) {
+        let mut items = |keys: &[&str], rule: &Rule, path: &Path<'_>| {
+            for (index, item) in wanted.items().unwrap_or_default().iter().enumerate() {
+                let name = name_of(item, keys);
+                let path = path.item(index, &name);
+                self.add(definition, on_conflict, item, rule, (&path, at.1));
             }
-        }
-        self.claims.append(&mut claims.claims);
-        Ok(())
-    }
-
-    /// Forgets what a definition wants that cannot be applied.
-    pub(crate) fn withdraw(&mut self, definition: &str) {
-        self.claims.retain(|claim| claim.definition != definition);
-    }
-}
-
-struct Collected<'f, 'e> {
-    definition: &'f str,
-    on_conflict: OnConflict,
-    claims: Vec<Claim<'f, 'e>>,
-}
-
-impl<'e> Collected<'_, 'e> {
-    fn of(&mut self, wanted: &Json<'e>, rule: &Rule, at: (&Path<'_>, Place<'_>)) {
+        };
         match rule {
             Rule::Fields(_) | Rule::Labels => {
                 for (key, value) in wanted.fields().into_iter().flatten() {
-                    self.of(value, rule.of(key), (&at.0.field(key), at.1.field(key)));
+                    self.add(
+                        definition,
+                        on_conflict,
+                        value,
+                        rule.of(key),
+                        (&at.0.field(key), at.1.field(key)),
+                    );
                 }
             }
-            Rule::Keyed(keys, item) => self.items(wanted, keys, item, at),
-            Rule::Containers => self.items(wanted, &["name"], &Rule::Value, at),
+            Rule::Keyed(keys, rule) => items(keys, rule, at.0),
+            // A name is free in all lists or in none.
+            Rule::Containers => items(&["name"], &Rule::Value, &Path::TOP.field("spec").field("containers")),
             // A set takes everybody's.
             Rule::Set => {}
-            Rule::Value | Rule::Defaulted(_) | Rule::Clears(_) => self.claims.push(Claim {
-                definition: self.definition,
+            Rule::Value | Rule::Defaulted(_) | Rule::Clears(_) => self.0.push(Claim {
+                definition,
                 path: at.0.to_string(),
                 value: wanted.clone(),
                 place: at.1.without_field(),
-                on_conflict: self.on_conflict,
+                on_conflict,
             }),
-        }
-    }
-
-    fn items(&mut self, wanted: &Json<'e>, keys: &[&str], rule: &Rule, at: (&Path<'_>, Place<'_>)) {
-        for (index, item) in wanted.items().unwrap_or_default().iter().enumerate() {
-            self.of(item, rule, (&at.0.item(index, &name_of(item, keys)), at.1));
         }
     }
 }

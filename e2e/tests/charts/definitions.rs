@@ -1,0 +1,175 @@
+//! Definitions in values and as objects: what is mounted, who may do what, and who is asked.
+
+use serde_json::{Value, json};
+use sidecar_engine::definition::{BUILTIN_CURL, Compiled};
+use sidecar_testkit::Program;
+
+use crate::render::*;
+
+fn config_map(arguments: &[&str]) -> Value {
+    of_kind(&render(INJECTOR, INJECTOR, arguments), "ConfigMap")["data"].clone()
+}
+
+fn of_name<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+#[test]
+fn the_default_is_the_article_s_definition_and_the_one_in_the_binary() {
+    let data = config_map(&[]);
+    assert_eq!(keys(&data), ["curl.yaml"]);
+    let [mounted, embedded] = [text(&data, "/curl.yaml"), BUILTIN_CURL].map(|text| parse(text).remove(0));
+    assert_eq!(mounted, embedded);
+    Compiled::from_yaml(text(&data, "/curl.yaml")).expect("a good definition");
+}
+
+#[test]
+fn definitions_are_added_to_and_taken_away_from() {
+    let spec = "--set-json=definitions.other={\"selector\":{\"podSelector\":{}},\"inject\":{\"spec\":{\"hostname\":\"h\"}}}";
+    assert_eq!(keys(&config_map(&[spec])), ["curl.yaml", "other.yaml"]);
+    assert_eq!(keys(&config_map(&[spec, "--set=definitions.curl=null"])), ["other.yaml"]);
+    let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &["--set-json=definitions.Other={}"]))
+        .unwrap_err();
+    assert!(refused.contains("\"Other\" is no name for a definition"), "{refused}");
+}
+
+#[test]
+fn what_looks_like_a_template_survives() {
+    let odd = "${params.a} {{ .Values.x }} $(VAR) 'q' \\ # no comment";
+    let spec = json!({"parameters": [{"name": "a", "default": "1"}], "inject": {"metadata": {"annotations": {"a": odd}}}});
+    let data = config_map(&[&format!("--set-json=definitions.odd={spec}")]);
+    let definition = &parse(text(&data, "/odd.yaml"))[0];
+    assert_eq!(definition["spec"], spec);
+    assert_eq!(definition["metadata"], json!({"name": "odd"}));
+}
+
+#[test]
+fn the_whole_config_map_is_mounted_where_the_server_looks() {
+    for (argument, name) in [
+        ("--set=existingDefinitionsConfigMap=", "kubernetes-sidecar-injector-definitions"),
+        ("--set=existingDefinitionsConfigMap=mine", "mine"),
+    ] {
+        let objects = render(INJECTOR, INJECTOR, &[argument]);
+        assert_eq!(objects.iter().any(|object| object["kind"] == "ConfigMap"), name != "mine");
+        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+        let volume =
+            pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "definitions").unwrap();
+        assert_eq!(volume["configMap"], json!({"name": name}));
+        let container = container(of_kind(&objects, "Deployment"));
+        let mount = container["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|mount| mount["name"] == "definitions")
+            .unwrap();
+        // With a subPath a change would never arrive.
+        assert_eq!(keys(mount), ["mountPath", "name", "readOnly"]);
+        assert_eq!(env(container)["DEFINITIONS"], text(mount, "/mountPath"));
+    }
+}
+
+#[test]
+fn the_injector_may_read_what_it_watches_and_nothing_else() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let role = of_name(&objects, "ClusterRole", INJECTOR).unwrap();
+    assert_eq!(
+        role["rules"],
+        json!([
+            {"apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions", "sidecardefinitions"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+        ])
+    );
+    let binding = of_kind(&objects, "ClusterRoleBinding");
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "ServiceAccount", "name": INJECTOR, "namespace": "default"}])
+    );
+    assert_eq!(binding["roleRef"]["name"], INJECTOR);
+
+    let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.watch=false"]);
+    assert!(of_name(&objects, "ClusterRole", INJECTOR).is_none());
+    for kind in ["ClusterRoleBinding", "ValidatingWebhookConfiguration"] {
+        assert!(!objects.iter().any(|object| object["kind"] == kind), "{kind}");
+    }
+    let deployment = of_kind(&objects, "Deployment");
+    assert_eq!(deployment["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
+    assert_eq!(env(container(deployment))["DEFINITION_RESOURCES"], "false");
+}
+
+#[test]
+fn editors_manage_the_definitions_of_their_namespaces_and_of_no_other() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let edit = of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-edit").unwrap();
+    for role in ["admin", "edit"] {
+        assert_eq!(
+            edit["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{role}")],
+            "true"
+        );
+    }
+    assert_eq!(edit["rules"][0]["resources"], json!(["sidecardefinitions"]));
+    let view = of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-view").unwrap();
+    assert_eq!(view["rules"][0]["verbs"], json!(["get", "list", "watch"]));
+    for role in objects.iter().filter(|object| object["kind"] == "ClusterRole") {
+        for rule in role["rules"].as_array().unwrap() {
+            let writes = rule["verbs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|verb| !["get", "list", "watch"].contains(&verb.as_str().unwrap()));
+            assert!(
+                !(writes && rule["resources"].to_string().contains("clustersidecardefinitions")),
+                "{rule}"
+            );
+        }
+    }
+    let objects = render(INJECTOR, INJECTOR, &["--set=rbac.aggregate=false"]);
+    assert!(of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-edit").is_none());
+}
+
+#[test]
+fn definitions_are_validated_and_pods_never_meet_that_webhook() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let webhooks = of_kind(&objects, "ValidatingWebhookConfiguration")["webhooks"].as_array().unwrap();
+    assert_eq!(webhooks.len(), 1);
+    assert_eq!(
+        webhooks[0]["rules"],
+        json!([{
+            "apiGroups": ["sidecar.me"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],
+            "resources": ["clustersidecardefinitions", "sidecardefinitions"], "scope": "*",
+        }])
+    );
+    assert_eq!(text(&webhooks[0], "/clientConfig/service/path"), "/validation/definition");
+    assert_eq!(webhooks[0]["failurePolicy"], "Fail");
+    let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.validation.enabled=false"]);
+    assert!(!objects.iter().any(|object| object["kind"] == "ValidatingWebhookConfiguration"));
+}
+
+#[test]
+fn the_kinds_are_kept_unless_told_otherwise_and_can_be_left_out() {
+    let kinds = |arguments: &[&str]| -> Vec<Value> {
+        let objects = render(INJECTOR, INJECTOR, arguments);
+        objects.into_iter().filter(|object| object["kind"] == "CustomResourceDefinition").collect()
+    };
+    let kept = kinds(&[]);
+    assert_eq!(kept.len(), 2);
+    for kind in &kept {
+        assert_eq!(kind["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
+        assert!(kind.to_string().len() < 200 * 1024);
+    }
+    for kind in kinds(&["--set=crds.keep=false"]) {
+        assert!(kind["metadata"].get("annotations").is_none());
+    }
+    assert_eq!(kinds(&["--set=crds.install=false"]).len(), 0);
+    let plain = std::fs::read_to_string(sidecar_testkit::repository_root().join("deploy/crds.yaml")).unwrap();
+    let plain: Vec<_> = parse(&plain).into_iter().map(|object| object["spec"].clone()).collect();
+    assert_eq!(plain, kept.iter().map(|object| object["spec"].clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn two_renders_are_the_same_with_both_helms() {
+    for program in [Program::Helm4, Program::Helm3] {
+        let arguments = template(INJECTOR, INJECTOR, &PROVIDED);
+        let [one, other] = [(); 2].map(|()| helm(program, &arguments).unwrap());
+        assert_eq!(one, other);
+    }
+}
