@@ -180,7 +180,7 @@ async fn objects_are_in_effect_within_a_second_and_watches_survive_what_happens(
     namespaced_ones_stay_in_their_namespace(&cluster, &injector).await;
     labels_of_namespaces_are_followed(&cluster, &injector).await;
     an_api_server_that_was_away_is_listed_anew(&cluster, &injector).await;
-    names_of_files_are_theirs(&cluster).await;
+    names_of_files_are_theirs(&cluster);
     kinds_that_are_removed_take_their_objects_along(&cluster, &injector).await;
 
     drop(injector);
@@ -304,7 +304,7 @@ async fn missing_what_happens(cluster: &Cluster, injector: &Injector, arguments:
 }
 
 /// A second injector has the name from a file, and sees the same object as the first one.
-async fn names_of_files_are_theirs(cluster: &Cluster) {
+fn names_of_files_are_theirs(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kept.yaml");
     std::fs::write(&file, definition("ClusterSidecarDefinition", "kept", "file:1").to_string()).unwrap();
