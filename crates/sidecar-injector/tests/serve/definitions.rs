@@ -29,7 +29,7 @@ fn write(folder: &Path, file: &str, text: &str) {
 
 /// The images that a labelled pod gets, in their order.
 async fn images(connection: &mut Connection) -> Vec<String> {
-    let answer = connection.review(&review(pod(Some("true")))).await.expect("an answer");
+    let answer = connection.review(&review(pod(Some("true")))).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     images_of(&answer.json())
 }
