@@ -327,12 +327,13 @@ mod tests {
             move || {
                 for generation in (0..8).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                     swap(&folder, generation);
-                    std::thread::sleep(Duration::from_millis(3));
+                    // About as long as reading takes, so that it happens in the middle of it.
+                    std::thread::sleep(Duration::from_millis(10));
                 }
             }
         });
         let mut read = 0;
-        for _ in 0..300 {
+        while read < 10 {
             let Ok(Some(parts)) = files.look() else { continue };
             let names = parts.iter().flat_map(|part| part.documents.iter()).map(|document| {
                 let name = document.name.as_ref().unwrap();
@@ -346,6 +347,5 @@ mod tests {
         }
         stop.store(true, Ordering::Relaxed);
         swapping.join().unwrap();
-        assert!(read > 3, "{read}");
     }
 }
