@@ -327,6 +327,7 @@ mod tests {
             move || {
                 for generation in (0..8).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                     swap(&folder, generation);
+                    // About as long as reading takes, so that it happens in the middle of it.
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
