@@ -47,5 +47,5 @@ pub use decision::{Change, ChangeKind, Decision, Reason};
 pub use engine::{EXCLUDED_NAMESPACES, Engine, Injection, Reviewed};
 pub use error::{PodError, ReviewError};
 pub use namespace::{Namespace, Namespaces, NoNamespaces};
-pub use patch::{Operation, Patch, Verb};
+pub use patch::{Operation, Patch, Verb, apply_all};
 pub use review::{DefinitionReviewed, review_definition};

@@ -3,7 +3,7 @@
 //! A patch that does not apply rejects the pod even under `failurePolicy: Ignore` (kubernetes/kubernetes#129459). So
 //! only `add` and `replace` are used, and before a patch is sent it is applied once, to what was received.
 
-use crate::json::Json;
+use crate::json::{Json, Plan};
 use crate::pod::Pod;
 
 /// What an operation does.
@@ -101,6 +101,19 @@ impl<'e> Patch<'e> {
         json.push(']');
         json
     }
+}
+
+/// A document with patches applied, each to the pod at its prefix (a JSON pointer). What no patch touches stays as it is,
+/// byte for byte; `None` when one does not apply.
+pub fn apply_all(document: &str, patches: &[(String, Patch<'_>)]) -> Option<String> {
+    let mut result = Json::read(document, &Plan::Open).ok()?;
+    for (prefix, patch) in patches {
+        for operation in &patch.operations {
+            let operation = Operation { path: format!("{prefix}{}", operation.path), ..operation.clone() };
+            apply(&operation, &mut result)?;
+        }
+    }
+    Some(result.to_string())
 }
 
 fn push_text(json: &mut String, prefix: &str, path: &str) {

@@ -73,6 +73,8 @@ pub(crate) struct EditError(String);
 
 /// Applies patches, each with the pointer to its pod in the document.
 pub(crate) fn apply(document: &Document, patches: &[(String, Patch<'_>)]) -> Result<Edited, EditError> {
+    let json = sidecar_engine::apply_all(&document.json, patches)
+        .ok_or_else(|| EditError("it does not apply any more".to_owned()))?;
     let paths: Vec<_> = patches
         .iter()
         .flat_map(|(pointer, patch)| patch.operations().iter().map(move |operation| (pointer, operation)))
@@ -80,12 +82,11 @@ pub(crate) fn apply(document: &Document, patches: &[(String, Patch<'_>)]) -> Res
         .collect();
     let mut appends = Appends::default();
     for (path, item) in &paths {
-        let list =
-            path.strip_suffix("/-").ok_or_else(|| EditError(format!("{path} is not the end of a list")))?;
+        let Some(list) = path.strip_suffix("/-") else {
+            return Ok(Edited { text: rewrite(&json, document.format)?, json, kept: false });
+        };
         appends.add(list, item);
     }
-    let json = json::append(&document.json, &appends)
-        .ok_or_else(|| EditError("a list was not found again".to_owned()))?;
     let expected: Value = serde_json::from_str(&json).map_err(|error| EditError(error.to_string()))?;
     let is_expected = |text: &str| {
         let json = sidecar_engine::yaml::to_json(text);
