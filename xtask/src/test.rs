@@ -100,6 +100,8 @@ impl Step {
                         "--test",
                         "injection",
                         "--test",
+                        "oracle",
+                        "--test",
                         "definitions",
                         "--test",
                         "testbed",
