@@ -82,12 +82,12 @@ async fn the_documented_steps_work_word_for_word() {
     let (with_helm, without_helm) = page.split_once("\n## Without Helm\n").unwrap();
     let bundles = "kubectl get mutatingwebhookconfiguration kubernetes-sidecar-injector \
                    -o jsonpath='{.webhooks[*].clientConfig.caBundle}'";
-    let ca_twice = "ca=$(base64 < ca.crt | tr -d '\\n'); printf '%s %s' $ca $ca";
+    let every_ca = "ca=$(base64 < ca.crt | tr -d '\\n'); printf '%s %s %s %s' $ca $ca $ca $ca";
 
     for block in bash_blocks(with_helm) {
         run(block).await;
     }
-    let wanted = run(ca_twice).await;
+    let wanted = run(every_ca).await;
     assert_eq!(run(bundles).await, wanted);
     run("helm uninstall kubernetes-sidecar-injector --namespace default").await;
 
@@ -137,8 +137,10 @@ impl Release<'_> {
             self.namespace
         );
         let rotate = format!("certificates.helm.rotate={rotate}");
-        let arguments =
-            [verb, self.name, CHART, "--namespace", self.namespace, "--set", &own, "--set", &rotate];
+        // The kinds belong to one release of a cluster, and these are several.
+        let kinds = "crds.install=false";
+        let sets = ["--set", &own, "--set", &rotate, "--set", kinds];
+        let arguments = [&[verb, self.name, CHART, "--namespace", self.namespace][..], &sets].concat();
         self.cluster.helm(version, &arguments).await.unwrap().checked().unwrap();
     }
 
