@@ -109,11 +109,11 @@ spec:
     ensure!(applied.stderr.contains("definitions.sidecar.me"), "{applied}");
     for problem in &problems {
         let text = |field: &str| problem[field].as_str().unwrap_or_default();
-        let mut line = format!("{}: {}", text("path"), text("message"));
-        if !text("suggestion").is_empty() {
-            line.push_str(&format!("; did you mean {:?}?", text("suggestion")));
-        }
-        line.push_str(&format!(" [{}]", text("code")));
+        let suggestion = match text("suggestion") {
+            "" => String::new(),
+            suggestion => format!("; did you mean {suggestion:?}?"),
+        };
+        let line = format!("{}: {}{suggestion} [{}]", text("path"), text("message"), text("code"));
         ensure!(applied.stderr.contains(&line), "{line}\nis not in\n{applied}");
     }
     Ok(())
