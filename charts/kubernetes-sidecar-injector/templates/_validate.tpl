@@ -45,6 +45,9 @@ fail less readably on such values asks this first.
   {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $name) }}
     {{- fail (printf "definitions: %q is no name for a definition: lower-case letters, digits and inner hyphens, 63 at most" $name) }}
   {{- end }}
+  {{- if has $name (list "true" "false") }}
+    {{- fail (printf "definitions: %q is no name for a definition: on a pod, sidecar.me/inject: %q means something else" $name $name) }}
+  {{- end }}
 {{- end }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (add .Values.shutdownDelaySeconds 10 | int) }}
   {{- fail (printf "terminationGracePeriodSeconds (%d) must exceed shutdownDelaySeconds (%d) by 10 or more, else pods are killed before open requests are answered" (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds)) }}
