@@ -72,6 +72,7 @@ fn main() -> Result<()> {
         report.served = runtime.block_on(Bench::new(&arguments)?.run())?;
     }
     report.in_process_us = micro::run()?;
+    report.definitions = micro::definitions()?;
     match arguments.output {
         Output::Table => print!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

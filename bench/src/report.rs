@@ -82,6 +82,7 @@ impl Row {
 pub(crate) struct Report {
     pub(crate) served: Vec<Row>,
     pub(crate) in_process_us: Vec<micro::Row>,
+    pub(crate) definitions: Vec<micro::Definitions>,
 }
 
 impl fmt::Display for Report {
@@ -115,6 +116,12 @@ impl fmt::Display for Report {
         }
         for micro::Row { case, review, uid_only } in &self.in_process_us {
             writeln!(formatter, "| {case} | {review:.2} | {uid_only:.2} |")?;
+        }
+        if !self.definitions.is_empty() {
+            writeln!(formatter, "\n| definitions | load ms | Engine::review µs |\n|---|---|---|")?;
+        }
+        for micro::Definitions { count, load_ms, review } in &self.definitions {
+            writeln!(formatter, "| {count} | {load_ms:.1} | {review:.2} |")?;
         }
         Ok(())
     }

@@ -102,6 +102,8 @@ impl Step {
                         "--test",
                         "injection",
                         "--test",
+                        "oracle",
+                        "--test",
                         "definitions",
                         "--test",
                         "testbed",

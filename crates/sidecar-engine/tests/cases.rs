@@ -59,6 +59,18 @@ fn every_case_holds() {
     assert!(only.is_some() || count >= 200, "only {count} cases were found");
 }
 
+/// The examples of the documentation are cases too.
+#[test]
+fn what_the_documentation_shows_is_what_happens() {
+    let page = include_str!("../../../docs/definitions.md");
+    let mut count = 0;
+    for case in parse(&page.replace("\n### ", "\n## ")).iter().filter(|case| !case.pod.is_empty()) {
+        count += 1;
+        check(case).unwrap_or_else(|problem| panic!("docs/definitions.md: {}\n{problem}", case.title));
+    }
+    assert!(count >= 7, "only {count} examples were found");
+}
+
 fn parse(text: &str) -> Vec<Case> {
     let mut preamble = Case::default();
     let mut cases: Vec<Case> = Vec::new();
@@ -85,6 +97,8 @@ fn parse(text: &str) -> Vec<Case> {
                 Some("changes") => case.changes = Some(block),
                 Some("containers") => case.containers = Some(block.trim().to_owned()),
                 Some("result") => case.result = Some(block),
+                // Commands and output of other programs.
+                None => {}
                 other => panic!("{}: unknown block {other:?}", case.title),
             }
         }

@@ -92,7 +92,7 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
         role["rules"],
         json!([
             {"apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions", "sidecardefinitions"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
         ])
     );
     let binding = of_kind(&objects, "ClusterRoleBinding");
@@ -182,6 +182,25 @@ fn the_kinds_are_kept_unless_told_otherwise_and_can_be_left_out() {
     let plain = std::fs::read_to_string(sidecar_testkit::repository_root().join("deploy/crds.yaml")).unwrap();
     let plain: Vec<_> = parse(&plain).into_iter().map(|object| object["spec"].clone()).collect();
     assert_eq!(plain, kept.iter().map(|object| object["spec"].clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_notes_say_how_to_add_a_definition() {
+    let notes = |values: &[&str]| {
+        let mut arguments =
+            vec!["install", INJECTOR, "charts/kubernetes-sidecar-injector", "--dry-run=client"];
+        arguments.extend(values);
+        let arguments: Vec<_> = arguments.into_iter().map(ToOwned::to_owned).collect();
+        helm(Program::Helm4, &arguments).unwrap().split_once("\nNOTES:\n").unwrap().1.to_owned()
+    };
+    let by_default = notes(&[]);
+    for expected in ["\n  definitions:\n    hello:\n", "kubectl explain clustersidecardefinitions.spec"] {
+        assert!(by_default.contains(expected), "{by_default}");
+    }
+    let own = notes(&["--set=existingDefinitionsConfigMap=mine", "--set=definitionResources.watch=false"]);
+    assert!(own.contains("the ConfigMap mine") && !own.contains("kubectl explain"), "{own}");
+    let scoped = notes(&["--set=webhook.scope=Namespaces"]);
+    assert!(scoped.contains("kubectl label namespace NAMESPACE sidecar.me/injection=enabled"), "{scoped}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! image must have been loaded; trials that look into the injector's process are then left out, by name.
 
 mod answers;
+mod definitions;
 mod faults;
 mod workloads;
 
@@ -49,6 +50,10 @@ const ENTRIES: &[Entry] = &entries![
     answers::excluded_namespaces_and_the_injector_itself_are_left_alone,
     answers::quotas_and_limit_ranges_see_the_sidecar,
     answers::restricted_namespaces_run_the_injector_and_refuse_the_articles_sidecar,
+    definitions::the_kinds_explain_themselves,
+    definitions::rules_of_the_kinds_hold,
+    definitions::what_is_refused_is_said_in_the_words_of_the_command_line,
+    definitions::every_example_is_injected,
     workloads::pods_of_every_controller_are_injected,
     workloads::httpbin_has_its_sidecar_with_both_helms,
     workloads::helm_test_passes,

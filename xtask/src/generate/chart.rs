@@ -39,6 +39,8 @@ fn plain_manifest(root: &Path) -> Result<File> {
         .args(["--namespace", "default", "--set", "certificates.mode=provided"])
         .args(["--set", "certificates.provided.secretName=kubernetes-sidecar-injector-certs"])
         .args(["--set", "certificates.provided.externalCaBundle=true"])
+        // In a file of their own: deleting this one must not delete all definitions.
+        .args(["--set", "crds.install=false"])
         .output()
         .context("cannot run helm")?;
     ensure!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));

@@ -126,3 +126,50 @@ pub(crate) static CONTAINER: Rule = Fields(&[
     ("terminationMessagePath", Defaulted("\"/dev/termination-log\"")),
     ("terminationMessagePolicy", Defaulted("\"File\"")),
 ]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each field of the table, with the word that the documentation must use for it.
+    fn collect(rule: &'static Rule, rows: &mut Vec<(&'static str, Vec<&'static str>)>) {
+        let Fields(fields) = rule else { return };
+        for (name, rule) in *fields {
+            let words = match rule {
+                Keyed(keys, _) => keys.to_vec(),
+                Set => vec!["set"],
+                Defaulted(_) => vec!["default counts as absent"],
+                Clears(fields) => fields.to_vec(),
+                Containers => vec!["`name`"],
+                Value | Labels | Fields(_) => vec![],
+            };
+            rows.push((name, words));
+            collect(rule, rows);
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_the_same_table() {
+        let page = include_str!("../../../../docs/definitions.md");
+        let (_, table) = page.split_once("## How things are merged").unwrap();
+        let (table, _) = table.split_once("`onConflict` says").unwrap();
+        let mut rows = Vec::new();
+        collect(&POD, &mut rows);
+        collect(&CONTAINER, &mut rows);
+        for (field, words) in rows {
+            // Long names of affinity are told in words.
+            if matches!(field, "metadata" | "spec") || field.contains("DuringScheduling") {
+                continue;
+            }
+            // `capabilities.add` stands in one word.
+            let of_field = |line: &&str| {
+                line.contains(&format!("`{field}`"))
+                    || line.contains(&format!(".{field}`"))
+                    || line.contains(&format!("`{field}."))
+            };
+            let described =
+                table.lines().filter(of_field).any(|line| words.iter().all(|word| line.contains(word)));
+            assert!(described, "{field} with {words:?}");
+        }
+    }
+}
