@@ -72,7 +72,7 @@ fn spec(more: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_explains_and_checks_the_kinds() {
+async fn the_api_server_keeps_definitions_as_they_are_and_refuses_wrong_ones() {
     let kinds = Kinds::start().await;
     kinds.wait().await;
     good_definitions_are_taken_as_they_are(&kinds).await;
