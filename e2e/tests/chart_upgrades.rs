@@ -140,21 +140,10 @@ impl Release<'_> {
             self.namespace
         );
         let rotate = format!("certificates.helm.rotate={rotate}");
-        // The kinds stay when the first release goes, and remain its own.
+        // The kinds belong to one release of a cluster, and stay when it goes.
         let kinds = format!("crds.install={}", self.name == "four");
-        let arguments = [
-            verb,
-            self.name,
-            CHART,
-            "--namespace",
-            self.namespace,
-            "--set",
-            &own,
-            "--set",
-            &rotate,
-            "--set",
-            &kinds,
-        ];
+        let sets = ["--set", &own, "--set", &rotate, "--set", &kinds];
+        let arguments = [&[verb, self.name, CHART, "--namespace", self.namespace][..], &sets].concat();
         self.cluster.helm(version, &arguments).await.unwrap().checked().unwrap();
     }
 

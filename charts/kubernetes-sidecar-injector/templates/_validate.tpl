@@ -42,11 +42,11 @@ fail less readably on such values asks this first.
   {{- end }}
 {{- end }}
 {{- range $name, $spec := .Values.definitions }}
+  {{- if has $name (list "true" "false") }}
+    {{- fail (printf "definitions: %q is a value of sidecar.me/inject, no definition can be called that" $name) }}
+  {{- end }}
   {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" $name) }}
     {{- fail (printf "definitions: %q is no name for a definition: lower-case letters, digits and inner hyphens, 63 at most" $name) }}
-  {{- end }}
-  {{- if has $name (list "true" "false") }}
-    {{- fail (printf "definitions: %q is no name for a definition: on a pod, sidecar.me/inject: %q means something else" $name $name) }}
   {{- end }}
 {{- end }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (add .Values.shutdownDelaySeconds 10 | int) }}

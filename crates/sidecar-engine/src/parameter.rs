@@ -72,6 +72,15 @@ impl Parameters {
                 minimum: parameter.minimum.map(|value| value.0),
                 maximum: parameter.maximum.map(|value| value.0),
             };
+            for (index, allowed) in compiled_parameter.allowed.iter().map(plain).enumerate() {
+                // What is of another type is reported as that.
+                if parameter.kind.has(&allowed)
+                    && let Err(problem) = compiled_parameter.read(&allowed)
+                {
+                    let path = path.field("allowed").item(index);
+                    problems.push(Problem::new(ProblemCode::InvalidValue, path, problem));
+                }
+            }
             if !default.is_null()
                 && let Err(problem) = compiled_parameter.read(&plain(&default))
             {

@@ -116,6 +116,18 @@ pub fn apply_all(document: &str, patches: &[(String, Patch<'_>)]) -> Option<Stri
     Some(result.to_string())
 }
 
+impl Operation<'_> {
+    /// A document with this operation applied at another path; `None` when it does not apply.
+    pub fn apply_at(&self, document: &str, path: &str) -> Option<String> {
+        let mut result = Json::read(document, &Plan::Open).ok()?;
+        if path.is_empty() {
+            return Some(self.value());
+        }
+        apply(&Operation { path: path.to_owned(), ..self.clone() }, &mut result)?;
+        Some(result.to_string())
+    }
+}
+
 fn push_text(json: &mut String, prefix: &str, path: &str) {
     let is_plain = |text: &str| text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
     if is_plain(prefix) && is_plain(path) {

@@ -29,10 +29,12 @@ fn definitions_are_added_to_and_taken_away_from() {
     assert_eq!(keys(&config_map(&[spec])), ["curl.yaml", "other.yaml"]);
     assert_eq!(keys(&config_map(&[spec, "--set=definitions.curl=null"])), ["other.yaml"]);
     assert_eq!(config_map(&["--set=definitions.curl=null"]), json!({}));
-    for name in ["Other", "true", "false", "a_b"] {
+    let malformed = "is no name for a definition";
+    let taken = "is a value of sidecar.me/inject";
+    for (name, reason) in [("Other", malformed), ("a_b", malformed), ("true", taken), ("false", taken)] {
         let argument = format!("--set-json=definitions.{name}={{}}");
         let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[&argument])).unwrap_err();
-        assert!(refused.contains(&format!("\"{name}\" is no name for a definition")), "{refused}");
+        assert!(refused.contains(&format!("\"{name}\" {reason}")), "{refused}");
     }
 }
 

@@ -90,6 +90,9 @@ pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) 
             "127.0.0.1",
             "--log-level",
             "debug",
+            // Otherwise it would leave this namespace alone as well.
+            "--excluded-namespaces",
+            "kube-system",
         ])
         .arg("--tls-cert-file")
         .arg(&certificate_file)

@@ -1,55 +1,35 @@
-//! Puts what the engine adds into a document's text, so that comments, order and style of the rest survive.
+//! Puts what the engine changes into a document's text, so that comments, order and style of the rest survive.
 //!
 //! Nothing is trusted: the edited text is read again and must be what the patch says. Where a text cannot be edited
 //! (the list is an alias, for example), the document is written anew, with its fields in order but without comments.
 
+mod edits;
 mod json;
 mod yaml;
-
-use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sidecar_engine::Patch;
 
 use super::documents::{Document, Format};
+use edits::Edits;
 
-/// What is appended to which lists: a tree of keys and indexes, so that a document is walked through once.
-#[derive(Default)]
-struct Appends<'p> {
-    /// JSON texts, if the node here is such a list.
-    items: Vec<&'p str>,
-    below: BTreeMap<String, Appends<'p>>,
-}
-
-impl<'p> Appends<'p> {
-    /// Adds an item for the list at a JSON pointer.
-    fn add(&mut self, list: &str, item: &'p str) {
-        let tokens = list.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"));
-        tokens.fold(self, |node, token| node.below.entry(token).or_default()).items.push(item);
-    }
-
-    /// How many lists get something.
-    fn lists(&self) -> usize {
-        usize::from(!self.items.is_empty()) + self.below.values().map(Appends::lists).sum::<usize>()
-    }
-}
-
-/// A piece of text to put in, at a byte offset of the text as it was.
-struct Insertion {
-    offset: usize,
+/// A piece of text in the place of another, by byte offsets of the text as it was.
+struct Replacement {
+    start: usize,
+    end: usize,
     text: String,
 }
 
-/// The text with all insertions.
-fn splice(text: &str, mut insertions: Vec<Insertion>) -> Option<String> {
-    insertions.sort_by_key(|insertion| insertion.offset);
-    let mut spliced =
-        String::with_capacity(text.len() + insertions.iter().map(|one| one.text.len()).sum::<usize>());
+/// The text with all replacements; of those at one place, in their order.
+fn splice(text: &str, mut replacements: Vec<Replacement>) -> Option<String> {
+    replacements.sort_by_key(|replacement| replacement.start);
+    let added: usize = replacements.iter().map(|one| one.text.len()).sum();
+    let mut spliced = String::with_capacity(text.len() + added);
     let mut copied = 0;
-    for insertion in insertions {
-        spliced.push_str(text.get(copied..insertion.offset)?);
-        spliced.push_str(&insertion.text);
-        copied = insertion.offset;
+    for replacement in replacements {
+        spliced.push_str(text.get(copied..replacement.start)?);
+        spliced.push_str(&replacement.text);
+        copied = replacement.end;
     }
     spliced.push_str(text.get(copied..)?);
     Some(spliced)
@@ -75,27 +55,24 @@ pub(crate) struct EditError(String);
 pub(crate) fn apply(document: &Document, patches: &[(String, Patch<'_>)]) -> Result<Edited, EditError> {
     let json = sidecar_engine::apply_all(&document.json, patches)
         .ok_or_else(|| EditError("it does not apply any more".to_owned()))?;
-    let paths: Vec<_> = patches
-        .iter()
-        .flat_map(|(pointer, patch)| patch.operations().iter().map(move |operation| (pointer, operation)))
-        .map(|(pointer, operation)| (format!("{pointer}{}", operation.path()), operation.value()))
-        .collect();
-    let mut appends = Appends::default();
-    for (path, item) in &paths {
-        let Some(list) = path.strip_suffix("/-") else {
-            return Ok(Edited { text: rewrite(&json, document.format)?, json, kept: false });
-        };
-        appends.add(list, item);
+    let root: Value = serde_json::from_str(&document.json).map_err(|error| EditError(error.to_string()))?;
+    let mut edits = Some(Edits::default());
+    for (pointer, patch) in patches {
+        for operation in patch.operations() {
+            let path = format!("{pointer}{}", operation.path());
+            let fits = edits.as_mut().is_some_and(|edits| edits.add(&root, &path, operation).is_some());
+            edits = edits.filter(|_| fits);
+        }
     }
     let expected: Value = serde_json::from_str(&json).map_err(|error| EditError(error.to_string()))?;
     let is_expected = |text: &str| {
         let json = sidecar_engine::yaml::to_json(text);
         json.is_ok_and(|json| serde_json::from_str(&json).is_ok_and(|value: Value| value == expected))
     };
-    let edited = match document.format {
-        Format::Json => json::append(&document.text, &appends),
-        Format::Yaml => yaml::append(&document.text, &appends),
-    };
+    let edited = edits.and_then(|edits| match document.format {
+        Format::Json => json::apply(&document.text, &edits),
+        Format::Yaml => yaml::apply(&document.text, &edits),
+    });
     match edited {
         Some(text) if is_expected(&text) => Ok(Edited { text, json, kept: true }),
         _ => Ok(Edited { text: rewrite(&json, document.format)?, json, kept: false }),
@@ -127,8 +104,18 @@ mod tests {
     const DEFINITION: &str = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: s}\nspec: \
         {selector: {podSelector: {}}, inject: {spec: {containers: [{name: s, image: 's:1', args: ['yes', 'a b']}]}}}\n";
 
+    /// Everything that a patch can do: fields and items where there are none, in front and behind, and other values.
+    const EVERYTHING: &str = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: s}\nspec: \
+        {selector: {podSelector: {}}, onConflict: Replace, placement: {containers: First}, \
+        inject: {metadata: {annotations: {x: '1'}}, spec: {hostname: h, containers: [{name: s, image: 's:1'}]}}, \
+        patchContainers: [{env: [{name: E, value: e}], readinessProbe: {httpGet: {port: 1}}}]}\n";
+
     fn inject(text: &str) -> Edited {
-        let engine = Engine::new(vec![Compiled::from_yaml(DEFINITION).unwrap().into()]);
+        inject_with(DEFINITION, text)
+    }
+
+    fn inject_with(definition: &str, text: &str) -> Edited {
+        let engine = Engine::new(vec![Compiled::from_yaml(definition).unwrap().into()]);
         let document =
             documents::split(&Source { name: "a".to_owned(), bytes: text.into() }).unwrap().remove(0);
         let value: Value = serde_json::from_str(&document.json).unwrap();
@@ -175,6 +162,37 @@ mod tests {
             assert_eq!(edited.text, format!("{head}{after}"));
             assert!(edited.kept, "{before}");
         }
+    }
+
+    #[test]
+    fn fields_and_items_are_added_and_values_replaced_in_their_style() {
+        for (before, after) in [
+            // Nothing there yet.
+            (
+                "metadata:\n  name: p # the pod\nspec:\n  containers:\n    # about a\n    - name: a\n",
+                "metadata:\n  name: p # the pod\n  annotations:\n    x: \"1\"\nspec:\n  containers:\n    - name: s\n      image: s:1\n    # about a\n    - name: a\n      env:\n      - name: E\n        value: e\n      readinessProbe:\n        httpGet:\n          port: 1\n  hostname: h\n",
+            ),
+            // Everything there, and different.
+            (
+                "metadata:\n  annotations: # notes\n    y: '2' # y\nspec:\n  hostname: old # the name\n  containers:\n  - name: a\n    env: # variables\n    - {name: E, value: old} # e\n    # the probe\n    readinessProbe:\n      exec: {command: [a]}\n    image: a\n",
+                "metadata:\n  annotations: # notes\n    y: '2' # y\n    x: \"1\"\nspec:\n  hostname: h # the name\n  containers:\n  - name: s\n    image: s:1\n  - name: a\n    env: # variables\n    - {\"name\":\"E\",\"value\":\"e\"} # e\n    # the probe\n    readinessProbe:\n      httpGet:\n        port: 1\n    image: a\n",
+            ),
+            // Flow style, empty collections.
+            (
+                "metadata: {annotations: {}}\nspec: {containers: [{name: a, env: []}]} # flow\n",
+                "metadata: {annotations: {\"x\": \"1\"}}\nspec: {containers: [{\"name\":\"s\",\"image\":\"s:1\"}, {name: a, env: [{\"name\":\"E\",\"value\":\"e\"}], \"readinessProbe\": {\"httpGet\":{\"port\":1}}}], \"hostname\": \"h\"} # flow\n",
+            ),
+        ] {
+            let head = "apiVersion: v1\nkind: Pod\n";
+            let edited = inject_with(EVERYTHING, &format!("{head}{before}"));
+            assert_eq!(edited.text, format!("{head}{after}"));
+            assert!(edited.kept, "{before}");
+        }
+        let json = "{\n  \"kind\": \"Pod\", \"apiVersion\": \"v1\", \"metadata\": {},\n  \"spec\": {\n    \"hostname\": \"old\",\n    \"containers\": [\n      {\n        \"name\": \"a\"\n      }\n    ]\n  }\n}\n";
+        let edited = inject_with(EVERYTHING, json);
+        let expected = "{\n  \"kind\": \"Pod\", \"apiVersion\": \"v1\", \"metadata\": {\"annotations\":{\"x\":\"1\"}},\n  \"spec\": {\n    \"hostname\": \"h\",\n    \"containers\": [\n      {\n        \"name\": \"s\",\n        \"image\": \"s:1\"\n      },\n      {\n        \"name\": \"a\",\n        \"env\": [\n          {\n            \"name\": \"E\",\n            \"value\": \"e\"\n          }\n        ],\n        \"readinessProbe\": {\n          \"httpGet\": {\n            \"port\": 1\n          }\n        }\n      }\n    ]\n  }\n}\n";
+        assert_eq!(edited.text, expected);
+        assert!(edited.kept);
     }
 
     #[test]

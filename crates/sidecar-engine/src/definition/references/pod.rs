@@ -94,6 +94,11 @@ fn check_container(container: &At<'_>, names: &Names<'_>, report: &mut Report<'_
     if container.field("image").is_none() {
         report.add(ProblemCode::MissingField, &container.path.field("image"), "a container needs an image");
     }
+    if let Some(image) = container.field("image")
+        && image.text().is_some_and(|text| text.trim().is_empty() || text.trim() != text)
+    {
+        report.add(ProblemCode::InvalidValue, &image.path, "an image has a name, without blanks around it");
+    }
     check_contents(container, names, report);
 }
 

@@ -51,7 +51,8 @@ fn check_labels(selector: &At<'_>, report: &mut Report<'_>) {
             report.add(code, &path, message);
             continue;
         }
-        if !needs_values && !values.is_empty() {
+        // Another operator is refused by its name.
+        if matches!(operator, "Exists" | "DoesNotExist") && !values.is_empty() {
             report.add(ProblemCode::NotAllowed, &path, format!("{operator} has no values"));
             continue;
         }

@@ -1,64 +1,120 @@
-//! Appends to lists in JSON text. Everything outside the insertions stays as it is, byte for byte.
+//! Edits JSON text. Everything outside the edits stays as it is, byte for byte.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Appends, Insertion, splice};
+use super::edits::Edits;
+use super::{Replacement, splice};
 
-/// The text with the items appended; `None` when a list is not there or is empty.
-pub(super) fn append(text: &str, appends: &Appends<'_>) -> Option<String> {
+/// The text with the edits; `None` when a place is not there.
+pub(super) fn apply(text: &str, edits: &Edits) -> Option<String> {
     let root: &RawValue = serde_json::Deserializer::from_str(text).into_iter().next()?.ok()?;
-    let mut insertions = Vec::with_capacity(appends.lists());
-    collect(text, root, appends, &mut insertions)?;
-    splice(text, insertions)
+    let mut replacements = Vec::with_capacity(edits.places());
+    collect(text, root, edits, &mut replacements)?;
+    splice(text, replacements)
 }
 
-fn collect(
-    text: &str,
-    value: &RawValue,
-    appends: &Appends<'_>,
-    insertions: &mut Vec<Insertion>,
-) -> Option<()> {
-    let is_list = value.get().starts_with('[');
-    if is_list {
+fn collect(text: &str, value: &RawValue, edits: &Edits, replacements: &mut Vec<Replacement>) -> Option<()> {
+    let start = offset(text, value.get())?;
+    if let Some(replaced) = &edits.replaced {
+        let written = match line_of(text, start) {
+            Some(indent) if value.get().contains('\n') => pretty(replaced, indent)?,
+            _ => replaced.clone(),
+        };
+        replacements.push(Replacement { start, end: start + value.get().len(), text: written });
+        return Some(());
+    }
+    if value.get().starts_with('[') {
         let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
-        if !appends.items.is_empty() {
-            insertions.push(insertion(text, &items, &appends.items)?);
+        for (before, added) in edits.new_items() {
+            let neighbours = Neighbours {
+                inside: start + 1,
+                previous: before.checked_sub(1).and_then(|at| items.get(at)).map(|item| item.get()),
+                next: items.get(before).map(|item| item.get()),
+            };
+            let added: Vec<_> = added.into_iter().map(|item| (None, item)).collect();
+            replacements.push(neighbours.insertion(text, &added)?);
         }
-        for (token, below) in &appends.below {
-            collect(text, items.get(token.parse::<usize>().ok()?)?, below, insertions)?;
+        for (token, below) in &edits.below {
+            collect(text, items.get(token.parse::<usize>().ok()?)?, below, replacements)?;
         }
         return Some(());
     }
-    if !appends.items.is_empty() {
-        return None;
+    let fields = serde_json::Deserializer::from_str(value.get()).deserialize_map(Fields).ok()?;
+    if !edits.fields.is_empty() {
+        let previous = fields.last().map(|(_, value)| value.get());
+        let neighbours = Neighbours { inside: start + 1, previous, next: None };
+        let added: Vec<_> =
+            edits.fields.iter().map(|(key, value)| (Some(key.as_str()), value.as_str())).collect();
+        replacements.push(neighbours.insertion(text, &added)?);
     }
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(value.get()).ok()?;
-    for (token, below) in &appends.below {
-        collect(text, fields.get(token)?, below, insertions)?;
+    for (token, below) in &edits.below {
+        let (_, value) = fields.iter().rev().find(|(key, _)| key == token)?;
+        collect(text, value, below, replacements)?;
     }
     Some(())
 }
 
-/// Behind the last of the items that are there.
-fn insertion(text: &str, items: &[&RawValue], added: &[&str]) -> Option<Insertion> {
-    let (first, last) = (offset(text, items.first()?.get())?, items.last()?.get());
-    // An item that begins its line is followed by one that does, at the same column.
-    let line = text.get(..first)?.rsplit('\n').next()?;
-    let on_its_own_line = text.get(..first)?.contains('\n') && line.trim().is_empty();
-    let mut inserted = String::new();
-    for item in added {
-        if on_its_own_line {
-            inserted.push_str(",\n");
-            inserted.push_str(line);
-            inserted.push_str(&pretty(item, line)?);
-        } else {
-            inserted.push(',');
-            inserted.push_str(item);
-        }
+/// The fields of an object, in their order.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
     }
-    Some(Insertion { offset: offset(text, last)? + last.len(), text: inserted })
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+}
+
+/// What stands beside something new.
+struct Neighbours<'t> {
+    /// Behind the opening bracket.
+    inside: usize,
+    previous: Option<&'t str>,
+    next: Option<&'t str>,
+}
+
+impl Neighbours<'_> {
+    /// Each on a line of its own where the neighbour has one, with its indentation.
+    fn insertion(&self, text: &str, added: &[(Option<&str>, &str)]) -> Option<Replacement> {
+        let neighbour = self.previous.or(self.next);
+        let line = neighbour.and_then(|neighbour| line_of(text, offset(text, neighbour)?));
+        let written = |(key, value): &(Option<&str>, &str)| -> Option<String> {
+            let value = line.map_or(Some((*value).to_owned()), |indent| pretty(value, indent))?;
+            let space = if line.is_some() { " " } else { "" };
+            Some(match key {
+                Some(key) => format!("{}:{space}{value}", serde_json::to_string(key).ok()?),
+                None => value,
+            })
+        };
+        let separator = line.map_or_else(|| ",".to_owned(), |indent| format!(",\n{indent}"));
+        let all = added.iter().map(written).collect::<Option<Vec<_>>>()?.join(&separator);
+        let (at, text) = match (self.previous, self.next) {
+            (Some(previous), _) => (offset(text, previous)? + previous.len(), format!("{separator}{all}")),
+            (None, Some(next)) => (offset(text, next)?, format!("{all}{separator}")),
+            (None, None) => (self.inside, all),
+        };
+        Some(Replacement { start: at, end: at, text })
+    }
+}
+
+/// The indentation of a value, or of its key, that begins its line.
+fn line_of(text: &str, value: usize) -> Option<&str> {
+    let before = text.get(..value)?;
+    let line = before.get(before.rfind('\n')? + 1..)?;
+    let content = line.trim_start();
+    let is_first = content.is_empty() || (content.starts_with('"') && content.trim_end().ends_with(':'));
+    is_first.then(|| line.get(..line.len() - content.len()))?
 }
 
 /// JSON text over several lines, all but the first indented.
