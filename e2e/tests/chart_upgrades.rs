@@ -63,6 +63,8 @@ async fn upgrades_keep_the_certificate_and_rotations_overlap() {
             .unwrap();
         let left = release.kubectl(&["get", "secret,service,deployment", "-o", "name"]).await;
         assert!(!left.contains(&release.full()), "{left}");
+        let kinds = release.kubectl(&["get", "crd", "-o", "name"]).await;
+        assert_eq!(kinds.matches("definitions.sidecar.me").count(), 2, "they outlive the release: {kinds}");
     }
     cluster.stop().await.unwrap();
 }
@@ -80,14 +82,15 @@ async fn the_documented_steps_work_word_for_word() {
     };
     let page = std::fs::read_to_string(repository_root().join("docs/certificates.md")).unwrap();
     let (with_helm, without_helm) = page.split_once("\n## Without Helm\n").unwrap();
-    let bundles = "kubectl get mutatingwebhookconfiguration kubernetes-sidecar-injector \
-                   -o jsonpath='{.webhooks[*].clientConfig.caBundle}'";
-    let every_ca = "ca=$(base64 < ca.crt | tr -d '\\n'); printf '%s %s %s %s' $ca $ca $ca $ca";
+    let bundles = "kubectl get mutatingwebhookconfiguration,validatingwebhookconfiguration \
+                   kubernetes-sidecar-injector -o jsonpath='{.items[*].webhooks[*].clientConfig.caBundle}'";
+    // Two pairs for pods, one webhook for definitions.
+    let ca_each_time = "ca=$(base64 < ca.crt | tr -d '\\n'); printf '%s %s %s %s %s' $ca $ca $ca $ca $ca";
 
     for block in bash_blocks(with_helm) {
         run(block).await;
     }
-    let wanted = run(every_ca).await;
+    let wanted = run(ca_each_time).await;
     assert_eq!(run(bundles).await, wanted);
     run("helm uninstall kubernetes-sidecar-injector --namespace default").await;
 
@@ -137,9 +140,9 @@ impl Release<'_> {
             self.namespace
         );
         let rotate = format!("certificates.helm.rotate={rotate}");
-        // The kinds belong to one release of a cluster, and these are several.
-        let kinds = "crds.install=false";
-        let sets = ["--set", &own, "--set", &rotate, "--set", kinds];
+        // The kinds belong to one release of a cluster, and stay when it goes.
+        let kinds = format!("crds.install={}", self.name == "four");
+        let sets = ["--set", &own, "--set", &rotate, "--set", &kinds];
         let arguments = [&[verb, self.name, CHART, "--namespace", self.namespace][..], &sets].concat();
         self.cluster.helm(version, &arguments).await.unwrap().checked().unwrap();
     }

@@ -28,7 +28,7 @@ enum Step {
     Unit,
     /// Generated files are fresh
     Generated,
-    /// The charts, rendered and upgraded
+    /// The charts, rendered and upgraded; the kinds of definitions on an API server
     Charts,
     /// The chart as rendered on a throwaway Kubernetes (or on the cluster of KUBECONFIG)
     Cluster,
@@ -88,6 +88,8 @@ impl Step {
                 "charts",
                 "--test",
                 "chart_upgrades",
+                "--test",
+                "kinds",
             ])?,
             Step::Cluster => {
                 let binary = image::build_binary()?;

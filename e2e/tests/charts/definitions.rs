@@ -28,19 +28,37 @@ fn definitions_are_added_to_and_taken_away_from() {
     let spec = "--set-json=definitions.other={\"selector\":{\"podSelector\":{}},\"inject\":{\"spec\":{\"hostname\":\"h\"}}}";
     assert_eq!(keys(&config_map(&[spec])), ["curl.yaml", "other.yaml"]);
     assert_eq!(keys(&config_map(&[spec, "--set=definitions.curl=null"])), ["other.yaml"]);
-    let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &["--set-json=definitions.Other={}"]))
-        .unwrap_err();
-    assert!(refused.contains("\"Other\" is no name for a definition"), "{refused}");
+    assert_eq!(config_map(&["--set=definitions.curl=null"]), json!({}));
+    let malformed = "is no name for a definition";
+    let taken = "is a value of sidecar.me/inject";
+    for (name, reason) in [("Other", malformed), ("a_b", malformed), ("true", taken), ("false", taken)] {
+        let argument = format!("--set-json=definitions.{name}={{}}");
+        let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[&argument])).unwrap_err();
+        assert!(refused.contains(&format!("\"{name}\" {reason}")), "{refused}");
+    }
 }
 
 #[test]
 fn what_looks_like_a_template_survives() {
     let odd = "${params.a} {{ .Values.x }} $(VAR) 'q' \\ # no comment";
-    let spec = json!({"parameters": [{"name": "a", "default": "1"}], "inject": {"metadata": {"annotations": {"a": odd}}}});
-    let data = config_map(&[&format!("--set-json=definitions.odd={spec}")]);
-    let definition = &parse(text(&data, "/odd.yaml"))[0];
-    assert_eq!(definition["spec"], spec);
-    assert_eq!(definition["metadata"], json!({"name": "odd"}));
+    let lines = "first  \n---\n  {{- fail }}\n\tlast\n\n";
+    let spec = json!({
+        "parameters": [{"name": "a", "default": "1"}],
+        "inject": {
+            "metadata": {"annotations": {"a": odd, "b": lines, "c": "0123", "d": "on", "e": ""}},
+            "spec": {"securityContext": {"runAsUser": 1_000_650_000}, "terminationGracePeriodSeconds": 0},
+        },
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let values = folder.path().join("values.json");
+    std::fs::write(&values, json!({"definitions": {"odd": spec}}).to_string()).unwrap();
+    let values = format!("--values={}", values.display());
+    for program in [Program::Helm4, Program::Helm3] {
+        let objects = parse(&helm(program, &template(INJECTOR, INJECTOR, &[&values])).unwrap());
+        let definition = &parse(text(of_kind(&objects, "ConfigMap"), "/data/odd.yaml"))[0];
+        assert_eq!(definition["spec"], spec);
+        assert_eq!(definition["metadata"], json!({"name": "odd"}));
+    }
 }
 
 #[test]
@@ -76,7 +94,7 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
         role["rules"],
         json!([
             {"apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions", "sidecardefinitions"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
         ])
     );
     let binding = of_kind(&objects, "ClusterRoleBinding");
@@ -87,8 +105,7 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
     assert_eq!(binding["roleRef"]["name"], INJECTOR);
 
     let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.watch=false"]);
-    assert!(of_name(&objects, "ClusterRole", INJECTOR).is_none());
-    for kind in ["ClusterRoleBinding", "ValidatingWebhookConfiguration"] {
+    for kind in ["ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration"] {
         assert!(!objects.iter().any(|object| object["kind"] == kind), "{kind}");
     }
     let deployment = of_kind(&objects, "Deployment");
@@ -124,6 +141,10 @@ fn editors_manage_the_definitions_of_their_namespaces_and_of_no_other() {
     }
     let objects = render(INJECTOR, INJECTOR, &["--set=rbac.aggregate=false"]);
     assert!(of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-edit").is_none());
+    assert!(of_name(&objects, "ClusterRole", INJECTOR).is_some(), "its own rights are another matter");
+    // Where another release, or somebody else, brings the kinds.
+    let objects = render(INJECTOR, INJECTOR, &["--set=crds.install=false"]);
+    assert!(of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-edit").is_some());
 }
 
 #[test]
@@ -166,10 +187,33 @@ fn the_kinds_are_kept_unless_told_otherwise_and_can_be_left_out() {
 }
 
 #[test]
-fn two_renders_are_the_same_with_both_helms() {
-    for program in [Program::Helm4, Program::Helm3] {
+fn the_notes_say_how_to_add_a_definition() {
+    let notes = |values: &[&str]| {
+        let mut arguments =
+            vec!["install", INJECTOR, "charts/kubernetes-sidecar-injector", "--dry-run=client"];
+        arguments.extend(values);
+        let arguments: Vec<_> = arguments.into_iter().map(ToOwned::to_owned).collect();
+        helm(Program::Helm4, &arguments).unwrap().split_once("\nNOTES:\n").unwrap().1.to_owned()
+    };
+    let by_default = notes(&[]);
+    for expected in ["\n  definitions:\n    hello:\n", "kubectl explain clustersidecardefinitions.spec"] {
+        assert!(by_default.contains(expected), "{by_default}");
+    }
+    let own = notes(&["--set=existingDefinitionsConfigMap=mine", "--set=definitionResources.watch=false"]);
+    assert!(own.contains("the ConfigMap mine") && !own.contains("kubectl explain"), "{own}");
+    let scoped = notes(&["--set=webhook.scope=Namespaces"]);
+    assert!(scoped.contains("kubectl label namespace NAMESPACE sidecar.me/injection=enabled"), "{scoped}");
+}
+
+#[test]
+fn two_renders_are_the_same_and_both_helms_render_the_same() {
+    let all = [Program::Helm4, Program::Helm3].map(|program| {
         let arguments = template(INJECTOR, INJECTOR, &PROVIDED);
         let [one, other] = [(); 2].map(|()| helm(program, &arguments).unwrap());
         assert_eq!(one, other);
-    }
+        let mut objects: Vec<_> = parse(&one).iter().map(ToString::to_string).collect();
+        objects.sort_unstable();
+        objects
+    });
+    assert_eq!(all[0], all[1]);
 }

@@ -135,13 +135,20 @@ impl Kind {
             ));
         }
         rules(&mut spec, "/properties/selector", &of_selector)?;
+        // What has no type here (default, minimum, maximum) does not exist for rules: the injector says what is wrong with it.
         rules(
             &mut spec,
             "/properties/parameters/items",
-            &[rule(
-                "!has(self.pattern) || !has(self.type) || self.type == 'string'",
-                "pattern is for parameters of the type string",
-            )],
+            &[
+                rule(
+                    "self.name.matches('^[A-Za-z][A-Za-z0-9_]*$')",
+                    "the name of a parameter is letters, digits and _, a letter first: it stands in expressions",
+                ),
+                rule(
+                    "!has(self.pattern) || !has(self.type) || self.type == 'string'",
+                    "pattern is for parameters of the type string",
+                ),
+            ],
         )?;
         Ok(json!({
             "description": self.description,
