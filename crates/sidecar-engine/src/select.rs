@@ -121,6 +121,7 @@ struct Gates<'p, 'a> {
     pod: &'p Pod<'a>,
     namespace: &'p Namespace,
     never: Option<Reason>,
+    is_own: bool,
     is_windows: bool,
     uses_host_network: bool,
     opted_out: Option<Reason>,
@@ -133,8 +134,6 @@ impl<'p, 'a> Gates<'p, 'a> {
             Some(Reason::ExcludedNamespace)
         } else if pod.is_mirror() {
             Some(Reason::MirrorPod)
-        } else if pod.label(OWN_NAME.0) == Some(OWN_NAME.1) {
-            Some(Reason::InjectorPod)
         } else {
             None
         };
@@ -150,6 +149,7 @@ impl<'p, 'a> Gates<'p, 'a> {
             pod,
             namespace,
             never,
+            is_own: pod.label(OWN_NAME.0) == Some(OWN_NAME.1),
             is_windows: pod.runs_on_windows(),
             uses_host_network: pod.uses_host_network(),
             opted_out,
@@ -170,11 +170,15 @@ impl<'p, 'a> Gates<'p, 'a> {
         let wants =
             if is_asked && selector.by_name != ByName::Refused { Ok(()) } else { self.selects(definition) };
         let opted_out = self.opted_out.filter(|_| !definition.required);
-        let never = self.never.or_else(|| {
-            (self.is_windows && !selector.include_windows).then_some(Reason::WindowsPod).or_else(|| {
-                (self.uses_host_network && !selector.include_host_network).then_some(Reason::HostNetwork)
-            })
-        });
+        // Anybody can give a pod that label, so it is no way around what cannot be opted out of.
+        let is_own = self.is_own && !definition.required;
+        let excluded = [
+            (is_own, Reason::InjectorPod),
+            (self.is_windows && !selector.include_windows, Reason::WindowsPod),
+            (self.uses_host_network && !selector.include_host_network, Reason::HostNetwork),
+        ];
+        let excluded = excluded.into_iter().find_map(|(is_excluded, reason)| is_excluded.then_some(reason));
+        let never = self.never.or(excluded);
         let matches_namespace = self.namespace_matches(definition);
         let expected = is_asked || (wants.is_ok() && matches_namespace == Some(true));
         // What cannot be had is said first: no label would change it.

@@ -6,6 +6,7 @@
 mod answers;
 mod definitions;
 mod faults;
+mod neighbours;
 mod workloads;
 
 use std::future::Future;
@@ -54,6 +55,8 @@ const ENTRIES: &[Entry] = &entries![
     definitions::rules_of_the_kinds_hold,
     definitions::what_is_refused_is_said_in_the_words_of_the_command_line,
     definitions::every_example_is_injected,
+    #[processes]
+    neighbours::another_webhook_before_or_after_ours_changes_nothing,
     workloads::pods_of_every_controller_are_injected,
     workloads::httpbin_has_its_sidecar_with_both_helms,
     workloads::helm_test_passes,
