@@ -117,6 +117,7 @@ fn unknown<'e>(name: &str, index: &Index) -> Decision<'e> {
 }
 
 /// What all definitions ask about one pod, answered once.
+#[expect(clippy::struct_excessive_bools, reason = "each is one question")]
 struct Gates<'p, 'a> {
     pod: &'p Pod<'a>,
     namespace: &'p Namespace,
