@@ -177,6 +177,11 @@ mod tests {
                 "metadata:\n  annotations: # notes\n    y: '2' # y\nspec:\n  hostname: old # the name\n  containers:\n  - name: a\n    env: # variables\n    - {name: E, value: old} # e\n    # the probe\n    readinessProbe:\n      exec: {command: [a]}\n    image: a\n",
                 "metadata:\n  annotations: # notes\n    y: '2' # y\n    x: \"1\"\nspec:\n  hostname: h # the name\n  containers:\n  - name: s\n    image: s:1\n  - name: a\n    env: # variables\n    - {\"name\":\"E\",\"value\":\"e\"} # e\n    # the probe\n    readinessProbe:\n      httpGet:\n        port: 1\n    image: a\n",
             ),
+            // Keys with nothing behind them, as Helm's templates leave them.
+            (
+                "metadata:\n  annotations:\nspec:\n  hostname: # none\n  containers:\n  - name: a\n    env:\n    readinessProbe:\n",
+                "metadata:\n  annotations: {\"x\":\"1\"}\nspec:\n  hostname: h # none\n  containers:\n  - name: s\n    image: s:1\n  - name: a\n    env: [{\"name\":\"E\",\"value\":\"e\"}]\n    readinessProbe: {\"httpGet\":{\"port\":1}}\n",
+            ),
             // Flow style, empty collections.
             (
                 "metadata: {annotations: {}}\nspec: {containers: [{name: a, env: []}]} # flow\n",

@@ -8,8 +8,15 @@ use crate::manifest::documents::Format;
 
 /// The text with the edits; `None` when a place is not found as one of its own.
 pub(super) fn apply(text: &str, edits: &Edits) -> Option<String> {
-    let mut walk =
-        Walk { text, root: Some(edits), levels: Vec::new(), open: Vec::new(), replacements: Vec::new() };
+    let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut walk = Walk {
+        text,
+        newline,
+        root: Some(edits),
+        levels: Vec::new(),
+        open: Vec::new(),
+        replacements: Vec::new(),
+    };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.ok()?;
         walk.step(&event, span)?;
@@ -22,6 +29,8 @@ pub(super) fn apply(text: &str, edits: &Edits) -> Option<String> {
 /// A walk through a document, from event to event.
 struct Walk<'w> {
     text: &'w str,
+    /// How its lines end; looked for once.
+    newline: &'static str,
     /// What happens from the root on, until the root is entered.
     root: Option<&'w Edits>,
     /// The collections that the walk is inside of, outermost first.
@@ -67,7 +76,7 @@ impl<'w> Walk<'w> {
         let (start, end) = (span.start.byte_offset()?, span.end.byte_offset()?);
         if matches!(event, Event::MappingEnd | Event::SequenceEnd) {
             if let Some(open) = self.open.pop_if(|open| open.depth == self.levels.len()) {
-                open.close(self.text, &mut self.replacements)?;
+                open.close(self.text, self.newline, &mut self.replacements)?;
             }
             self.levels.pop();
         }
@@ -101,7 +110,14 @@ impl<'w> Walk<'w> {
                     if let Some(replaced) = self.enter().ok()?.and_then(|edits| edits.replaced.as_deref()) {
                         (*anchor == 0 && !matches!(style, ScalarStyle::Literal | ScalarStyle::Folded))
                             .then_some(())?;
-                        self.replacements.push(Replacement { start, end, text: inline(replaced)? });
+                        let mut replacement = Replacement { start, end, text: inline(replaced)? };
+                        if start == end {
+                            // Nothing stands behind the key: the place is in front of its colon.
+                            self.text.get(start..)?.starts_with(':').then_some(())?;
+                            (replacement.start, replacement.end) = (start + 1, end + 1);
+                            replacement.text.insert(0, ' ');
+                        }
+                        self.replacements.push(replacement);
                     }
                 }
             },
@@ -158,7 +174,7 @@ fn below(edits: Option<&Edits>) -> Option<&Edits> {
 
 impl Open<'_> {
     /// Writes down what happens to it, now that all of it was read.
-    fn close(&self, text: &str, replacements: &mut Vec<Replacement>) -> Option<()> {
+    fn close(&self, text: &str, newline: &'static str, replacements: &mut Vec<Replacement>) -> Option<()> {
         let last_end = self.content_ends.last().copied();
         if let Some(replaced) = &self.edits.replaced {
             // A flow collection ends with its bracket, which is the next one behind its last item.
@@ -170,25 +186,22 @@ impl Open<'_> {
                 }
             };
             let column = column_of(text, self.start)?;
-            let written = if self.is_flow {
-                inline(replaced)?
-            } else {
-                block(replaced, &" ".repeat(column), newline(text))?
-            };
+            let written =
+                if self.is_flow { inline(replaced)? } else { block(replaced, &" ".repeat(column), newline)? };
             replacements.push(Replacement { start: self.start, end, text: written });
             return Some(());
         }
         if !self.edits.fields.is_empty() {
-            replacements.push(self.fields(text, last_end)?);
+            replacements.push(self.fields(text, newline, last_end)?);
         }
         for (before, added) in self.edits.new_items() {
-            replacements.push(self.items(text, before, &added)?);
+            replacements.push(self.items(text, newline, before, &added)?);
         }
         Some(())
     }
 
     /// New fields, behind the last one.
-    fn fields(&self, text: &str, last_end: Option<usize>) -> Option<Replacement> {
+    fn fields(&self, text: &str, newline: &str, last_end: Option<usize>) -> Option<Replacement> {
         let field = |(key, value): &(String, String)| {
             Some(format!("{{{}:{value}}}", serde_json::to_string(key).ok()?))
         };
@@ -205,7 +218,6 @@ impl Open<'_> {
         }
         let column = column_of(text, *self.items.first()?)?;
         let offset = end_of_item(text, last_end?, column);
-        let newline = newline(text);
         let mut written = String::from(if text.get(..offset)?.ends_with('\n') { "" } else { newline });
         for added in &self.edits.fields {
             let indent = " ".repeat(column);
@@ -217,7 +229,7 @@ impl Open<'_> {
     }
 
     /// New items, before an old one or behind the last one.
-    fn items(&self, text: &str, before: usize, added: &[&str]) -> Option<Replacement> {
+    fn items(&self, text: &str, newline: &str, before: usize, added: &[&str]) -> Option<Replacement> {
         if self.is_flow {
             let all = added.join(", ");
             let (at, written) = match (before.checked_sub(1), self.items.get(before)) {
@@ -233,7 +245,6 @@ impl Open<'_> {
             // In front of the comments above the first item, which are about it.
             None => start_of_item(text, *self.items.first()?)?,
         };
-        let newline = newline(text);
         let mut written =
             String::from(if offset == 0 || text.get(..offset)?.ends_with('\n') { "" } else { newline });
         let indent = " ".repeat(column);
@@ -245,10 +256,6 @@ impl Open<'_> {
         }
         Some(Replacement { start: offset, end: offset, text: written })
     }
-}
-
-fn newline(text: &str) -> &'static str {
-    if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
 /// A JSON value as YAML over several lines, all but the first indented.
@@ -264,7 +271,8 @@ fn inline(json: &str) -> Option<String> {
     }
     let written = super::rewrite(json, Format::Yaml).ok()?;
     let written = written.trim_end_matches('\n');
-    (!written.contains('\n')).then(|| written.to_owned())
+    // What needs several lines is a text, and in quotes JSON is YAML.
+    Some(if written.contains('\n') { json.to_owned() } else { written.to_owned() })
 }
 
 /// In which column something stands.
