@@ -8,12 +8,14 @@ use cel::common::value::{CowVal, StaticVal, Val};
 use regex::{Regex, RegexBuilder};
 
 use super::budget::Budget;
-use super::value::{Map, each, equal, unexpected};
+use super::value::{Map, each, equal, unexpected, weigh};
 
 /// Marks an error whose text was written here, for people.
 pub(super) const OURS: &str = "@";
 
 pub(super) const CHARGE: &str = "@charge";
+/// For what looks into maps, too.
+pub(super) const CHARGE_ALL: &str = "@chargeAll";
 pub(super) const CHARGE_BYTES: &str = "@chargeBytes";
 pub(super) const ITERATE: &str = "@iterate";
 pub(super) const MAP: &str = "@map";
@@ -101,9 +103,14 @@ fn boolean<'b, 'v>(flag: bool) -> CowVal<'b, 'v> {
 
 pub(super) fn charge<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>> {
     let [steps, value] = take(args)?;
-    let bytes = value.downcast_ref::<CelString<'_>>().map_or(0, |text| text.inner().len());
-    budget(&steps)?.charge_text(bytes)?;
+    weigh(value.as_ref(), false, budget(&steps)?)?;
     budget(&steps)?.charge(size(value.as_ref()))?;
+    Ok(value)
+}
+
+pub(super) fn charge_all<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>> {
+    let [steps, value] = take(args)?;
+    weigh(value.as_ref(), true, budget(&steps)?)?;
     Ok(value)
 }
 
@@ -119,6 +126,8 @@ pub(super) fn iterate<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v
     let nodes =
         nodes.downcast_ref::<CelInt>().map_or(1, |nodes| usize::try_from(*nodes.inner()).unwrap_or(1));
     budget(&steps)?.charge(size(range.as_ref()).saturating_mul(nodes.saturating_add(2)))?;
+    // Each item is copied into the loop's variable.
+    weigh(range.as_ref(), false, budget(&steps)?)?;
     Ok(range)
 }
 

@@ -121,8 +121,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
 pub(super) fn environment() -> Env {
     let mut environment = Env::stdlib();
     let _ = environment.add_extension(extensions::strings);
-    let free: [(&str, Vec<Type>, Implementation); 17] = [
+    let free: [(&str, Vec<Type>, Implementation); 18] = [
         (f::CHARGE, vec![DYN_TYPE, DYN_TYPE], f::charge),
+        (f::CHARGE_ALL, vec![DYN_TYPE, DYN_TYPE], f::charge_all),
         (f::CHARGE_BYTES, vec![DYN_TYPE, DYN_TYPE], f::charge_bytes),
         (f::ITERATE, vec![DYN_TYPE, DYN_TYPE, DYN_TYPE], f::iterate),
         (f::MAP, vec![LIST_TYPE], f::map),

@@ -10,7 +10,9 @@ use cel::common::ast::{
 use cel::common::types::CelInt;
 
 use super::ExpressionProblem;
-use super::functions::{CHARGE, CHARGE_BYTES, CONTAINS, EQUALS, ITERATE, JOIN, MAP, Pattern, REPLACE};
+use super::functions::{
+    CHARGE, CHARGE_ALL, CHARGE_BYTES, CONTAINS, EQUALS, ITERATE, JOIN, MAP, Pattern, REPLACE,
+};
 
 /// The name of the budget.
 pub(super) const BUDGET: &str = "@budget";
@@ -29,7 +31,7 @@ impl Rewriter {
                 select.operand = Box::new(self.rewrite(*select.operand)?);
                 Expr::Select(select)
             }
-            Expr::List(list) => Expr::List(ListExpr::new(self.all(list.elements)?)),
+            Expr::List(list) => Expr::List(ListExpr::new(self.copied(list.elements)?)),
             Expr::Map(map) => self.map(map)?,
             Expr::Call(call) => self.call(call)?,
             Expr::Comprehension(each) => Expr::Comprehension(Box::new(self.each(*each)?)),
@@ -42,6 +44,11 @@ impl Rewriter {
         trees.into_iter().map(|tree| self.rewrite(tree)).collect()
     }
 
+    /// What the interpreter copies: items of lists, values of maps, what an optional value holds.
+    fn copied(&mut self, trees: Vec<IdedExpr>) -> Result<Vec<IdedExpr>, Vec<ExpressionProblem>> {
+        Ok(self.all(trees)?.into_iter().map(|tree| charged(CHARGE, tree)).collect())
+    }
+
     /// Into a map that keeps its order: the library's own hash their keys, and would give another pod every time.
     fn map(&mut self, map: MapExpr) -> Result<Expr, Vec<ExpressionProblem>> {
         if map.entries.is_empty() {
@@ -51,7 +58,7 @@ impl Rewriter {
         for entry in map.entries {
             if let EntryExpr::MapEntry(entry) = entry.expr {
                 parts.push(self.rewrite(entry.key)?);
-                parts.push(self.rewrite(entry.value)?);
+                parts.push(charged(CHARGE, self.rewrite(entry.value)?));
             }
         }
         Ok(call(MAP, vec![node(Expr::List(ListExpr::new(parts)))]))
@@ -112,7 +119,7 @@ impl Rewriter {
             .as_ref()
             .is_some_and(|target| matches!(&target.expr, Expr::Ident(name) if name == "optional"));
         if is_qualified {
-            return Ok(Expr::Call(CallExpr { func_name: name, target, args: self.all(args)? }));
+            return Ok(Expr::Call(CallExpr { func_name: name, target, args: self.copied(args)? }));
         }
         let is_method = target.is_some();
         let operands: Vec<_> = target.map(|target| *target).into_iter().chain(args).collect();
@@ -138,9 +145,15 @@ impl Rewriter {
             | operators::LOGICAL_NOT
             | operators::NOT_STRICTLY_FALSE
             | operators::INDEX
-            | operators::OPT_INDEX
-            | operators::OPT_SELECT
             | operators::NEGATE => {}
+            // Copied into an optional value.
+            operators::OPT_INDEX | operators::OPT_SELECT => {
+                let picked = Expr::Call(CallExpr { func_name: name, target: None, args: operands });
+                return Ok(paid(CHARGE, vec![node(picked)]));
+            }
+            "format" => {
+                operands = operands.into_iter().map(|operand| charged(CHARGE_ALL, operand)).collect();
+            }
             // What is cut into many pieces, or searched piece by piece, pays for each byte.
             "split" | "reverse" | "indexOf" | "lastIndexOf" => {
                 operands = operands.into_iter().map(|operand| charged(CHARGE_BYTES, operand)).collect();

@@ -257,10 +257,18 @@ fn no_expression_takes_long() {
         vec!["1"; 200].join(","),
         ".map(x, [1,2,3,4,5,6,7,8,9,10].map(y, [1,2,3,4,5,6,7,8,9,10].map(z, [1,2,3,4,5,6,7,8,9].map(w, x))))"
     );
-    let sources = [
-        nested, exists, doubling, lists, replaced, joined, counted, searched, split, bomb, compiled, equal,
-        contained, literal,
-    ];
+    // The interpreter copies what it puts into a list or an optional value: doubled often enough, out of memory.
+    let copies = ["[x, x]", "[x, x, x, x]", "optional.of([x, x])", "[[x, x][?0], [x, x][?0]]"]
+        .map(|step| format!("[[1]]{}.size() == 1", format!(".map(x, {step})").repeat(40)));
+    let inside = format!("[[1]].map(x, {}x{}).size() == 1", "[[x, x]].map(x, ".repeat(18), ")".repeat(18));
+    let printed = format!("['a']{}.size() == 1", ".map(x, '%s%s'.format([x, x]))".repeat(40));
+    let maps = format!("'%s'.format([[{{'a': 1}}]{}])", ".map(x, {'a': x, 'b': x})".repeat(40));
+    let again =
+        format!("[{all}.map(c, c.name)].map(x, {all}.exists(c, [x, x, x, x, x, x, x, x].size() == 0))");
+    let sources = copies.into_iter().chain([
+        inside, printed, maps, again, nested, exists, doubling, lists, replaced, joined, counted, searched,
+        split, bomb, compiled, equal, contained, literal,
+    ]);
     std::thread::Builder::new()
         .stack_size(2 << 20)
         .spawn(move || {

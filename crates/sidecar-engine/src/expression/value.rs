@@ -1,7 +1,7 @@
 //! The pod's JSON as CEL values, and CEL values as JSON. Nothing is converted but what is looked at.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
@@ -72,7 +72,8 @@ pub(super) struct Map<'v> {
 #[derive(Debug)]
 enum Entries<'v> {
     Json(Json<'v>),
-    Written(Vec<(CelString<'v>, Box<dyn Val + 'v>)>),
+    /// Shared: the interpreter clones whatever it binds or puts into a list.
+    Written(Arc<Vec<(CelString<'v>, Box<dyn Val + 'v>)>>),
 }
 
 impl<'v> Map<'v> {
@@ -81,7 +82,7 @@ impl<'v> Map<'v> {
     }
 
     pub(super) fn written(entries: Vec<(CelString<'v>, Box<dyn Val + 'v>)>) -> Self {
-        Map { entries: Entries::Written(entries), keys: OnceLock::new() }
+        Map { entries: Entries::Written(Arc::new(entries)), keys: OnceLock::new() }
     }
 
     fn keys(&self) -> &[CelString<'v>] {
@@ -158,7 +159,7 @@ impl<'m> Val for Map<'m> {
     {
         let entries = match &self.entries {
             Entries::Json(json) => Entries::Json(json.clone()),
-            Entries::Written(entries) => Entries::Written(entries.clone()),
+            Entries::Written(entries) => Entries::Written(Arc::clone(entries)),
         };
         let copy: Map<'m> = Map { entries, keys: OnceLock::new() };
         Box::new(copy)
@@ -278,6 +279,29 @@ pub(super) fn equal(one: &dyn Val, other: &dyn Val, budget: &Budget) -> Result<b
             }
             Ok(one.equals(other))
         }
+    }
+}
+
+/// Charges what a copy of a value costs: the interpreter copies lists, and all that is in them, wherever it binds them
+/// or puts them into others. Maps are shared, and only what prints them looks into them.
+pub(super) fn weigh(value: &dyn Val, into_maps: bool, budget: &Budget) -> Result<(), ExecutionError> {
+    budget.charge(1)?;
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        return budget.charge_text(text.inner().len());
+    }
+    if let Some(optional) = value.downcast_ref::<CelOptional>() {
+        return optional.inner().map_or(Ok(()), |value| weigh(value, into_maps, budget));
+    }
+    match value.get_type().kind() {
+        Kind::List => each(value, |item| weigh(item, into_maps, budget)),
+        Kind::Map if into_maps => {
+            let values = value.as_indexer().ok_or_else(|| unexpected(value, "map"))?;
+            each(value, |key| {
+                weigh(key, into_maps, budget)?;
+                weigh(values.get(key)?.as_ref(), into_maps, budget)
+            })
+        }
+        _ => Ok(()),
     }
 }
 
