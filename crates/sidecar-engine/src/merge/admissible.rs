@@ -95,6 +95,7 @@ fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_,
         (list == "containers" && image.trim() != image)
             .then(|| format!("container {name:?} has blanks around its image"))
     });
+    let problem = problem.or_else(|| texts(&container, name));
     let problem = problem.or_else(|| mounts(&container, name, volumes));
     let problem = problem.or_else(|| ports(&container, name));
     problem.or_else(|| {
@@ -115,6 +116,25 @@ fn dns_label(what: &str, name: &str) -> Option<String> {
         && name.bytes().last().is_some_and(inner);
     (!is_label).then(|| {
         format!("the {what} name {name:?} must be lower-case letters, digits and inner hyphens, 63 at most")
+    })
+}
+
+/// What must be a string: an expression's result keeps its own type, and a number here is a pod that cannot be decoded.
+fn texts(container: &Json<'_>, name: &str) -> Option<String> {
+    for list in ["args", "command"] {
+        let Some(items) = container.field(list) else { continue };
+        if items.resolve().items().unwrap_or_default().iter().any(|item| item.text().is_none()) {
+            return Some(format!(
+                "container {name:?} has something that is not a string in {list}: use string(...)"
+            ));
+        }
+    }
+    let variables = container.field("env")?;
+    let variables = variables.resolve();
+    let is_wrong = |variable: &Json<'_>| variable.field("value").is_some_and(|value| value.text().is_none());
+    let found = variables.items().unwrap_or_default().iter().any(is_wrong);
+    found.then(|| {
+        format!("container {name:?} has an environment variable that is not a string: use string(...)")
     })
 }
 
