@@ -24,7 +24,7 @@ use cel::context::VariableResolver;
 use cel::{Context, Env, IdedExpr, Value};
 
 use crate::json::Json;
-use budget::Budget;
+pub(crate) use budget::Budget;
 use functions::Pattern;
 
 /// Longer ones are programs, and belong elsewhere.
@@ -42,6 +42,8 @@ pub(crate) struct Scope<'s> {
 /// A compiled expression.
 #[derive(Debug)]
 pub(crate) struct Expression {
+    /// As it is written, to tell what its author knows from what a pod says.
+    source: String,
     tree: IdedExpr,
     /// The regular expressions that are written out in it.
     patterns: Vec<Pattern>,
@@ -67,6 +69,8 @@ pub(crate) struct Bindings<'a> {
     pub(crate) params: &'a Json<'a>,
     /// The container that is patched.
     pub(crate) container: Option<&'a Json<'a>>,
+    /// What the definition's expressions may cost, all together.
+    pub(crate) budget: &'a Budget,
 }
 
 impl ExpressionProblem {
@@ -97,19 +101,23 @@ impl Expression {
         check::tree(&tree, scope)?;
         let mut rewriter = rewrite::Rewriter::default();
         let tree = rewriter.rewrite(tree)?;
-        Ok(Expression { tree, patterns: rewriter.patterns })
+        Ok(Expression { source: source.to_owned(), tree, patterns: rewriter.patterns })
     }
 
     /// The value for one pod; the error is one line for people, and never shows a value of the pod.
     pub(crate) fn evaluate(&self, bindings: &Bindings<'_>) -> Result<Json<'static>, String> {
-        let names = Names { bindings, budget: Budget::new(), patterns: &self.patterns };
+        let names = Names { bindings, patterns: &self.patterns };
         let mut context = Context::with_env(Arc::clone(environment()));
         context.set_variable_resolver(&names);
         let result = Value::resolve_val(&self.tree, &context)
-            .and_then(|value| value::to_json(value.as_ref(), &names.budget));
+            .and_then(|value| value::to_json(value.as_ref(), bindings.budget));
         result.map_err(|error| {
             // An error in one branch of a condition can hide that it was the budget that ended the other.
-            if names.budget.is_spent() { budget::SPENT.to_owned() } else { functions::explain(&error) }
+            if bindings.budget.is_spent() {
+                budget::SPENT.to_owned()
+            } else {
+                functions::explain(&error, &self.source)
+            }
         })
     }
 
@@ -125,7 +133,6 @@ impl Expression {
 /// Looks names up when they are evaluated: what is not named costs nothing.
 struct Names<'n> {
     bindings: &'n Bindings<'n>,
-    budget: Budget,
     patterns: &'n [Pattern],
 }
 
@@ -136,7 +143,7 @@ impl VariableResolver for Names<'_> {
             text::INSTEAD => self.bindings.namespace,
             "params" => return Some(value::parameters(self.bindings.params)),
             "container" => self.bindings.container?,
-            rewrite::BUDGET => return Some(CowVal::Borrowed(&self.budget)),
+            rewrite::BUDGET => return Some(CowVal::Borrowed(self.bindings.budget)),
             _ => {
                 let index: usize = name.strip_prefix(rewrite::PATTERN)?.parse().ok()?;
                 return Some(CowVal::Borrowed(self.patterns.get(index)?));

@@ -1,6 +1,7 @@
 //! A pod as it was received: the parts that selecting and merging read, in one pass over its bytes; the rest stays text.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde::de::{DeserializeSeed as _, Deserializer};
 
@@ -111,9 +112,9 @@ impl<'a> Pod<'a> {
         matches!(self.label(INJECT_KEY), Some("true" | "True"))
     }
 
-    /// The definitions that the pod asks for by name.
-    pub(crate) fn asked_names(&self) -> Vec<String> {
-        let Some(names) = self.annotation(INJECT_KEY) else { return Vec::new() };
+    /// The definitions that the pod asks for by name. A set: the annotation may have a hundred thousand names in it.
+    pub(crate) fn asked_names(&self) -> BTreeSet<String> {
+        let Some(names) = self.annotation(INJECT_KEY) else { return BTreeSet::new() };
         let names = names.split(',').map(str::trim);
         names.filter(|name| !name.is_empty() && !is_refusal(name)).map(str::to_owned).collect()
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::decision::Reason;
 use crate::definition::{ContainerKind, OnConflict};
-use crate::expression::Bindings;
+use crate::expression::{Bindings, Budget};
 use crate::json::Json;
 use crate::merge::Blocked;
 use crate::namespace::Namespace;
@@ -39,15 +39,17 @@ pub(crate) fn render<'e>(
     pod: &Pod<'_>,
     namespace: &Namespace,
 ) -> Vec<Result<Fragment<'e>, Blocked>> {
+    let budgets: Vec<_> = selected.iter().map(|_| Budget::new()).collect();
     let bindings = |selected: &'_ Selected<'e>| {
         // The pod as it was received: what a definition makes of it does not depend on the others.
         (&pod.json, &namespace.json, selected.parameters.share().into_owned())
     };
     let mut fragments: Vec<_> = selected
         .iter()
-        .map(|selected| {
+        .zip(&budgets)
+        .map(|(selected, budget)| {
             let (pod, namespace, params) = bindings(selected);
-            let bindings = Bindings { pod, namespace, params: &params, container: None };
+            let bindings = Bindings { pod, namespace, params: &params, container: None, budget };
             let pod = selected.definition.inject.render(&bindings).map_err(failed)?;
             Ok(Fragment { pod, patches: Vec::new() })
         })
@@ -56,7 +58,7 @@ pub(crate) fn render<'e>(
         return fragments;
     }
     let own = own_containers(pod, &fragments);
-    for (selected, fragment) in selected.iter().zip(&mut fragments) {
+    for ((selected, fragment), budget) in selected.iter().zip(&mut fragments).zip(&budgets) {
         let Ok(rendered) = fragment else { continue };
         let (pod, namespace, params) = bindings(selected);
         let mut patch = || -> Result<(), Failed> {
@@ -64,7 +66,7 @@ pub(crate) fn render<'e>(
                 for (list, kind, name, container) in &own {
                     if patch.is_for(*kind, name) {
                         let bindings =
-                            Bindings { pod, namespace, params: &params, container: Some(container) };
+                            Bindings { pod, namespace, params: &params, container: Some(container), budget };
                         rendered.patches.push(ContainerFragment {
                             list,
                             container: name.clone().into_owned(),

@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use crate::decision::{Decision, Reason};
 use crate::definition::{ByName, Compiled};
-use crate::expression::Bindings;
+use crate::expression::{Bindings, Budget};
 use crate::json::Json;
 use crate::namespace::Namespace;
 use crate::pod::{INJECT_KEY, Pod};
 
 /// Labels of the injector's own pods; a webhook that has to inject into itself to start never does.
 const OWN_NAME: (&str, &str) = ("app.kubernetes.io/name", "kubernetes-sidecar-injector");
+
+/// So many names that do not exist are reported one by one: each costs a look at all names that do.
+const UNKNOWN_NAMES: usize = 8;
 
 /// A definition that applies to a pod, with the values of its parameters.
 #[derive(Debug)]
@@ -62,10 +65,10 @@ pub(crate) fn select<'e>(
     let asked = pod.asked_names();
     let gates = Gates::new(pod, namespace, is_excluded);
     let mut selection = Selection::default();
-    for name in &asked {
-        if !index.has_name(name, namespace.name()) {
-            selection.decisions.push(unknown(name, index));
-        }
+    let mut unknown = asked.iter().filter(|name| !index.has_name(name, namespace.name()));
+    selection.decisions.extend(unknown.by_ref().take(UNKNOWN_NAMES).map(|name| self::unknown(name, index)));
+    if let (Some(last), more @ 1..) = (selection.decisions.last_mut(), unknown.count()) {
+        last.detail = Some(format!("there is no definition of that name, nor of {more} others").into());
     }
     let mut decide = |definition: &'e Compiled| {
         let is_asked =
@@ -203,15 +206,16 @@ impl<'p, 'a> Gates<'p, 'a> {
             Some(false) => return no(Reason::NamespaceNotSelected, is_asked),
             None => return Self::failed(definition, Reason::NamespaceUnknown, None),
         }
+        let budget = Budget::new();
         let parameters = definition.parameters.values(self.pod, self.namespace);
         let parameters = parameters.or_else(|problem| {
             // A pod that no condition selects has nothing to do with the parameters.
-            match definition.conditions_hold(&self.bindings(&Json::Null), is_asked) {
+            match definition.conditions_hold(&self.bindings(&Json::Null, &budget), is_asked) {
                 Ok(Some(_)) => no(Reason::ConditionNotMet, false),
                 _ => Self::failed(definition, Reason::InvalidParameter, Some(problem)),
             }
         })?;
-        match definition.conditions_hold(&self.bindings(&parameters), is_asked) {
+        match definition.conditions_hold(&self.bindings(&parameters, &budget), is_asked) {
             Ok(None) => Ok(parameters),
             Ok(Some(name)) => {
                 let mut decision = Decision::new(definition.shown_name(), Reason::ConditionNotMet, false);
@@ -222,8 +226,9 @@ impl<'p, 'a> Gates<'p, 'a> {
         }
     }
 
-    fn bindings<'b>(&'b self, parameters: &'b Json<'b>) -> Bindings<'b> {
-        Bindings { pod: &self.pod.json, namespace: &self.namespace.json, params: parameters, container: None }
+    fn bindings<'b>(&'b self, parameters: &'b Json<'b>, budget: &'b Budget) -> Bindings<'b> {
+        let (pod, namespace) = (&self.pod.json, &self.namespace.json);
+        Bindings { pod, namespace, params: parameters, container: None, budget }
     }
 
     /// Something that should have worked, and is the failure policy's to judge.

@@ -7,24 +7,24 @@ use cel::ExecutionError;
 use cel::common::types::Type;
 use cel::common::value::{StaticVal, Val};
 
-/// Steps of one evaluation; a step is about what one node of an expression, or 16 bytes of text, cost: some tens of
-/// nanoseconds, so that the worst expression takes milliseconds. Five hundred environment variables looked at with
-/// forty nodes each take 20,000.
-const STEPS: u64 = 200_000;
+/// Steps of all expressions of one definition for one pod. A step is about what one node of an expression, or 16 bytes of
+/// text, cost: some hundred nanoseconds, so that the worst definition takes tens of milliseconds. Five hundred
+/// environment variables looked at with forty nodes each take 20,000.
+const STEPS: u64 = 100_000;
 
 /// Bytes of text that cost as much as a step.
 const BYTES: usize = 16;
 
-pub(super) const SPENT: &str = "costs too much: it was ended after 200,000 steps";
+pub(super) const SPENT: &str = "costs too much: the definition's expressions were ended after 100,000 steps";
 
 /// The steps that are left; a value, so that it can be handed to functions.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: AtomicU64,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Budget { left: AtomicU64::new(STEPS) }
     }
 

@@ -43,13 +43,14 @@ pub(super) fn failed(problem: impl Into<String>) -> ExecutionError {
 }
 
 /// One line for people that shows no value of the pod: those may be secrets.
-pub(super) fn explain(error: &ExecutionError) -> String {
+pub(super) fn explain(error: &ExecutionError, source: &str) -> String {
     match error {
         ExecutionError::FunctionError { function, message } if function == OURS => message.clone(),
         ExecutionError::FunctionError { function, .. } => {
             format!("{:?} cannot do that with this value", function.trim_start_matches('@'))
         }
-        ExecutionError::NoSuchKey(key) => format!("there is no {key:?}"),
+        ExecutionError::NoSuchKey(key) if source.contains(key.as_str()) => format!("there is no {key:?}"),
+        ExecutionError::NoSuchKey(_) => "a key that was worked out is not there".to_owned(),
         ExecutionError::UndeclaredReference(name) => format!("there is no {name:?}"),
         ExecutionError::NoSuchOverload(error) => {
             let types: Vec<_> =

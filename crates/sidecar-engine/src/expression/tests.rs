@@ -21,8 +21,8 @@ fn with_pod(pod: &str, source: &str) -> Result<String, String> {
     let namespace = Json::parse(r#"{"name":"shop","labels":{"team":"payments"},"annotations":{}}"#).unwrap();
     let params = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
     let container = pod.get("spec").and_then(|spec| spec.get("containers")?.items()?.first()).cloned();
-    let bindings =
-        Bindings { pod: &pod, namespace: &namespace, params: &params, container: container.as_ref() };
+    let (budget, container) = (Budget::new(), container.as_ref());
+    let bindings = Bindings { pod: &pod, namespace: &namespace, params: &params, container, budget: &budget };
     compile(source)?.evaluate(&bindings).map(|json| json.to_string())
 }
 
@@ -92,6 +92,7 @@ fn expressions_see_the_pod_its_namespace_its_parameters_and_the_container() {
         // A reserved word of CEL, and a name here; only as a name.
         ("namespace.name + 'namespace' + {'namespace': 'x'}.namespace", r#""shopnamespacex""#),
         ("has(namespace.labels.team) && namespace . name == \"shop\"", "true"),
+        ("{'namespace': 'x'}.?namespace.orValue('')", "\"x\""),
     ] {
         assert_eq!(evaluate(source).as_deref(), Ok(expected), "{source}");
     }
@@ -202,6 +203,7 @@ fn what_fails_for_a_pod_is_said_in_one_line_without_its_values() {
     for (source, problem) in [
         ("pod.metadata.labels.none", "there is no \"none\""),
         ("pod.metadata.labels['none']", "there is no \"none\""),
+        ("params[pod.metadata.labels.app]", "a key that was worked out is not there"),
         ("pod.spec.containers[7]", "the list has no item of that number"),
         ("int(pod.metadata.labels.app)", "\"int\" cannot do that with this value"),
         ("1 / 0", "divides by zero"),
@@ -220,6 +222,20 @@ fn what_fails_for_a_pod_is_said_in_one_line_without_its_values() {
         assert!(found.contains(problem), "{source}: {found}");
         assert!(!found.contains("shop") && !found.contains('\n'), "{source}: {found}");
     }
+}
+
+/// Otherwise a definition with a thousand expressions would have a thousand budgets.
+#[test]
+fn all_expressions_of_a_definition_have_one_budget() {
+    let empty = Json::Object(Vec::new());
+    let budget = Budget::new();
+    let bindings =
+        Bindings { pod: &empty, namespace: &empty, params: &empty, container: None, budget: &budget };
+    let loops =
+        "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, true)))";
+    let expression = compile(loops).unwrap();
+    let fits = (0..1000).take_while(|_| expression.evaluate(&bindings).is_ok()).count();
+    assert!((2..100).contains(&fits), "{fits}");
 }
 
 /// Each of these would take minutes or gigabytes without a limit. On a thread with as little stack as the server's have.

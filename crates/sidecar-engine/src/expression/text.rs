@@ -18,7 +18,7 @@ pub(crate) enum Text {
 #[derive(Debug)]
 pub(crate) enum Part {
     Literal(String),
-    Expression { source: String, expression: Expression },
+    Expression(Expression),
 }
 
 impl Text {
@@ -45,9 +45,7 @@ impl Text {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
             match Expression::compile(source, scope) {
-                Ok(expression) => {
-                    parts.push(Part::Expression { source: source.trim().to_owned(), expression });
-                }
+                Ok(expression) => parts.push(Part::Expression(expression)),
                 Err(found) => problems.extend(found),
             }
             rest = after;
@@ -63,7 +61,7 @@ impl Text {
             parts.push(Part::Literal(literal));
         }
         match parts.pop() {
-            Some(Part::Expression { expression, .. }) if parts.is_empty() => Ok(Text::Whole(expression)),
+            Some(Part::Expression(expression)) if parts.is_empty() => Ok(Text::Whole(expression)),
             last => {
                 parts.extend(last);
                 Ok(Text::Mixed(parts))
@@ -80,10 +78,11 @@ impl Text {
                 for part in parts {
                     match part {
                         Part::Literal(literal) => text.push_str(literal),
-                        Part::Expression { source, expression } => match expression.evaluate(bindings)? {
+                        Part::Expression(expression) => match expression.evaluate(bindings)? {
                             Json::Text(value) => text.push_str(&value),
                             value @ (Json::Bool(_) | Json::Number(_)) => text.push_str(&value.to_string()),
                             _ => {
+                                let source = expression.source.trim();
                                 return Err(format!(
                                     "${{{source}}} gives no text that could stand in other text"
                                 ));
@@ -133,7 +132,10 @@ pub(super) fn without_reserved_word(source: &str) -> String {
             character.len_utf8()
         };
         let (token, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
-        let is_name = token == RESERVED && !written.trim_end().ends_with('.');
+        let before = written.trim_end();
+        let is_field = before.ends_with('.')
+            || before.strip_suffix('?').is_some_and(|rest| rest.trim_end().ends_with('.'));
+        let is_name = token == RESERVED && !is_field;
         written.push_str(if is_name { INSTEAD } else { token });
         rest = after;
     }
@@ -171,6 +173,7 @@ fn after_string<'t>(mut body: &'t str, quote: &str, is_raw: bool) -> Option<&'t 
 
 #[cfg(test)]
 mod tests {
+    use super::super::Budget;
     use super::*;
 
     const SCOPE: Scope<'static> = Scope { parameters: &["level", "port"], container: false };
@@ -178,7 +181,9 @@ mod tests {
     fn evaluate(text: &str) -> Result<String, String> {
         let params = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
         let empty = Json::Object(Vec::new());
-        let bindings = Bindings { pod: &empty, namespace: &empty, params: &params, container: None };
+        let budget = Budget::new();
+        let bindings =
+            Bindings { pod: &empty, namespace: &empty, params: &params, container: None, budget: &budget };
         Text::compile(text, &SCOPE)
             .map_err(|problems| {
                 problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")

@@ -3,7 +3,7 @@
 //! Each definition stands under one label that a pod or its namespace must have for it to match. Those that have none
 //! are looked at for every pod.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::definition::{ByName, Compiled, LabelSelector};
@@ -57,7 +57,7 @@ impl Index {
         &self,
         pod: &Pod<'_>,
         namespace: &Namespace,
-        asked: &[String],
+        asked: &BTreeSet<String>,
     ) -> impl Iterator<Item = usize> + use<> {
         let mut found = self.others.clone();
         let mut add = |labels: &Labels, key: &str, value: &str| {
