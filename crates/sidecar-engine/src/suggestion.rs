@@ -2,7 +2,9 @@
 
 /// The nearest of the candidates, if one is near enough to have been meant.
 pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    let limit = 1 + word.chars().count() / 4;
+    let length = word.chars().count();
+    // A letter of it at least must stay.
+    let limit = (1 + length / 4).min(length.saturating_sub(1));
     let near = candidates.into_iter().filter_map(|candidate| {
         let distance = if candidate.eq_ignore_ascii_case(word) { 0 } else { distance(word, candidate) };
         (distance <= limit).then_some((distance, candidate))
@@ -22,7 +24,7 @@ mod tests {
 
     #[test]
     fn only_what_could_have_been_meant_is_suggested() {
-        let fields = ["volumeMounts", "volumeDevices", "env", "envFrom"];
+        let fields = ["volumeMounts", "volumeDevices", "env", "envFrom", "a"];
         for (word, expected) in [
             ("volumeMount", Some("volumeMounts")),
             ("volumemounts", Some("volumeMounts")),
@@ -30,6 +32,7 @@ mod tests {
             ("envfrom", Some("envFrom")),
             ("ports", None),
             ("", None),
+            ("b", None),
         ] {
             assert_eq!(nearest(word, fields), expected, "{word}");
         }
