@@ -33,8 +33,8 @@ const SOURCE_LENGTH: usize = 4096;
 /// What an expression can name; for checks when it is compiled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'s> {
-    /// The names of the definition's parameters.
-    pub(crate) parameters: &'s [&'s str],
+    /// The definition's parameters with their defaults; `null` for those that have none.
+    pub(crate) parameters: &'s Json<'s>,
     /// Whether there is a `container`.
     pub(crate) container: bool,
 }
@@ -47,6 +47,8 @@ pub(crate) struct Expression {
     tree: IdedExpr,
     /// The regular expressions that are written out in it.
     patterns: Vec<Pattern>,
+    /// Whether the parameters' defaults are all that it takes to evaluate it.
+    is_settled: bool,
 }
 
 /// What is wrong with an expression.
@@ -73,8 +75,19 @@ pub(crate) struct Bindings<'a> {
     pub(crate) budget: &'a Budget,
 }
 
+impl<'s> Scope<'s> {
+    pub(crate) fn has_parameters(&self) -> bool {
+        self.parameters.fields().is_some_and(|parameters| !parameters.is_empty())
+    }
+
+    /// The names of the parameters.
+    fn names(&self) -> Vec<&'s str> {
+        self.parameters.fields().into_iter().flatten().map(|(name, _)| &**name).collect()
+    }
+}
+
 impl ExpressionProblem {
-    fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         ExpressionProblem { message: message.into(), suggestion: None }
     }
 }
@@ -98,10 +111,10 @@ impl Expression {
             // What follows the first is mostly a consequence of it.
             errors.errors.first().map(problem).into_iter().collect::<Vec<_>>()
         })?;
-        check::tree(&tree, scope)?;
+        let is_settled = check::tree(&tree, scope)?;
         let mut rewriter = rewrite::Rewriter::default();
         let tree = rewriter.rewrite(tree)?;
-        Ok(Expression { source: source.to_owned(), tree, patterns: rewriter.patterns })
+        Ok(Expression { source: source.to_owned(), tree, patterns: rewriter.patterns, is_settled })
     }
 
     /// The value for one pod; the error is one line for people, and never shows a value of the pod.

@@ -39,6 +39,7 @@ mod quantity;
 mod render;
 mod review;
 mod select;
+mod shape;
 mod suggestion;
 mod template;
 pub mod yaml;

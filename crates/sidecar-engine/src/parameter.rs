@@ -101,8 +101,13 @@ impl Parameters {
         }
     }
 
+    /// The values when nobody sets any, by the names of the parameters; `null` where there is no default.
+    pub(crate) fn defaults(&self) -> &Json<'static> {
+        &self.defaults
+    }
+
     /// The names of the parameters.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    fn names(&self) -> Vec<&str> {
         self.all.iter().map(|parameter| parameter.name.as_str()).collect()
     }
 

@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 
 use crate::definition::{FieldPath, Problem, ProblemCode};
-use crate::expression::{Bindings, ExpressionProblem, Scope, Text};
+use crate::expression::{Bindings, Budget, ExpressionProblem, Scope, Text};
 use crate::json::Json;
+use crate::shape::{Misfit, Slot};
 
 /// A value of a definition, compiled.
 #[derive(Debug)]
@@ -15,15 +16,20 @@ pub(crate) enum Template {
     /// The same for every pod.
     Static(Json<'static>),
     /// A string with expressions.
-    Text {
-        path: FieldPath,
-        text: Text,
-    },
+    Text(Box<Expressions>),
     List(Vec<Template>),
     Object(Vec<(String, Template)>),
 }
 
-/// An expression that gave no value.
+/// A string with expressions, and the field that takes its value.
+#[derive(Debug)]
+pub(crate) struct Expressions {
+    path: FieldPath,
+    slot: Slot,
+    text: Text,
+}
+
+/// An expression that gave no value, or none that its field can have.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) path: String,
@@ -31,25 +37,33 @@ pub(crate) struct Failed {
 }
 
 impl Template {
-    /// Compiles a value and everything below it; problems are added to the list.
+    /// Compiles a value and everything below it; problems are added to the list. `slot` is its place in the pod.
     pub(crate) fn compile(
         json: Json<'static>,
         path: &FieldPath,
+        slot: Slot,
         scope: &Scope<'_>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         match json {
             Json::Text(text) if text.contains("${") => match Text::compile(&text, scope) {
                 Ok(Text::Literal(text)) => Template::Static(Json::text_from(text)),
-                Ok(text) => Template::Text { path: path.clone(), text },
+                Ok(text) => {
+                    let expressions = Expressions { path: path.clone(), slot, text };
+                    if let Err(problem) = expressions.attempt(scope) {
+                        problems.push(problem);
+                    }
+                    Template::Text(Box::new(expressions))
+                }
                 Err(found) => {
                     problems.extend(found.into_iter().map(|problem| invalid(path, problem)));
                     Template::Static(Json::Null)
                 }
             },
             Json::List(items) => {
-                let compile =
-                    |(index, item)| Template::compile(item, &path.item(index), scope, &mut *problems);
+                let compile = |(index, item)| {
+                    Template::compile(item, &path.item(index), slot.item(), scope, &mut *problems)
+                };
                 let items: Vec<_> = items.into_iter().enumerate().map(compile).collect();
                 if items.iter().all(Template::is_static) {
                     Template::Static(Json::List(items.into_iter().map(Template::into_static).collect()))
@@ -67,7 +81,8 @@ impl Template {
                             "an expression cannot stand in a key",
                         ));
                     }
-                    (key.into_owned(), Template::compile(value, &path, scope, problems))
+                    let slot = slot.field(&key);
+                    (key.into_owned(), Template::compile(value, &path, slot, scope, problems))
                 };
                 let fields: Vec<_> = fields.into_iter().map(&mut compile).collect();
                 if fields.iter().all(|(_, value)| value.is_static()) {
@@ -96,9 +111,7 @@ impl Template {
     pub(crate) fn render<'e>(&'e self, bindings: &Bindings<'_>) -> Result<Json<'e>, Failed> {
         Ok(match self {
             Template::Static(json) => json.share(),
-            Template::Text { path, text } => {
-                text.evaluate(bindings).map_err(|message| Failed { path: path.to_string(), message })?
-            }
+            Template::Text(expressions) => expressions.evaluate(bindings)?,
             Template::List(items) => {
                 let mut rendered = Vec::with_capacity(items.len());
                 for item in items {
@@ -119,6 +132,36 @@ impl Template {
                 }
                 Json::Object(rendered)
             }
+        })
+    }
+}
+
+impl Expressions {
+    fn evaluate(&self, bindings: &Bindings<'_>) -> Result<Json<'static>, Failed> {
+        let failed = |below: &str, message| Failed { path: format!("{}{below}", self.path), message };
+        let value = self.text.evaluate(bindings).map_err(|message| failed("", message))?;
+        self.slot.fit(value).map_err(|Misfit { below, problem }| failed(&below, problem))
+    }
+
+    /// Tries what needs no pod with the parameters' defaults: what fails with them fails for nearly every pod.
+    fn attempt(&self, scope: &Scope<'_>) -> Result<(), Problem> {
+        if !self.text.is_settled() {
+            return Ok(());
+        }
+        let bindings = Bindings {
+            pod: &Json::Null,
+            namespace: &Json::Null,
+            params: scope.parameters,
+            container: None,
+            budget: &Budget::new(),
+        };
+        let attempt = self.evaluate(&bindings);
+        attempt.map(drop).map_err(|Failed { path, message }| {
+            // The place in the value is nowhere in the text.
+            let below = path.strip_prefix(&self.path.to_string()).unwrap_or_default().to_owned();
+            let below = if below.is_empty() { below } else { format!("{below}: ") };
+            let with = if scope.has_parameters() { "with the parameters' defaults: " } else { "" };
+            invalid(&self.path, ExpressionProblem::new(format!("{with}{below}{message}")))
         })
     }
 }

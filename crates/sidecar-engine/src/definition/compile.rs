@@ -10,6 +10,7 @@ use super::{
 use crate::expression::{Bindings, Expression, Scope};
 use crate::json::Json;
 use crate::parameter::Parameters;
+use crate::shape::Slot;
 use crate::template::{self, Template};
 
 /// A definition that is ready to be applied.
@@ -92,11 +93,16 @@ impl Compiled {
         let mut problems = Vec::new();
         let parameters =
             Parameters::compile(&metadata.name, parameters, &FieldPath::of("spec.parameters"), &mut problems);
-        let names = parameters.names();
-        let scope = Scope { parameters: &names, container: false };
+        let scope = Scope { parameters: parameters.defaults(), container: false };
         let selector = CompiledSelector::new(selector, &scope, &mut problems);
         let path = FieldPath::of("spec.inject");
-        let inject = Template::compile(pod_of(inject.metadata, inject.spec), &path, &scope, &mut problems);
+        let inject = Template::compile(
+            pod_of(inject.metadata, inject.spec),
+            &path,
+            Slot::pod(),
+            &scope,
+            &mut problems,
+        );
         let path = FieldPath::of("spec.patchContainers");
         let scope = Scope { container: true, ..scope };
         let compile =
@@ -203,7 +209,7 @@ impl CompiledPatch {
             names: patch.names.into_iter().map(NamePattern).collect(),
             kinds: patch.kinds,
             on_conflict: patch.on_conflict.unwrap_or(on_conflict),
-            fields: Template::compile(patch.fields.0, path, scope, problems),
+            fields: Template::compile(patch.fields.0, path, Slot::container(), scope, problems),
         }
     }
 

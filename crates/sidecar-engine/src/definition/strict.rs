@@ -1,15 +1,13 @@
 //! Every field of a definition, the pod YAML in it too, against the types that Kubernetes and we have for it.
 
 mod metadata;
-mod table;
-mod values;
 
 use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
 use crate::json::Json;
 use crate::quantity::Quantity;
+use crate::shape::{Field, OWN, POD, Shape, Table, Type, kind_of};
 use crate::suggestion::nearest;
-use table::{Field, OWN, POD, Shape, Table, Type};
 
 /// The fields of a definition itself.
 const TOP: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
@@ -145,7 +143,7 @@ impl Check {
                 }
             }
             (Shape::Named(name), _) => self.named(json, name, path, owner),
-            _ => self.wrong_type(path, expected(shape), json),
+            _ => self.wrong_type(path, shape.described(), json),
         }
     }
 
@@ -301,8 +299,8 @@ impl Check {
         let quoted = expected == "a string" && matches!(json, Json::Number(_) | Json::Bool(_));
         let suggestion = quoted.then(|| json.to_string());
         let message = match path.0.last() {
-            None => format!("a definition must be {expected}, not {}", found(json)),
-            Some(Step::Field(_) | Step::Item(_)) => format!("must be {expected}, not {}", found(json)),
+            None => format!("a definition must be {expected}, not {}", kind_of(json)),
+            Some(Step::Field(_) | Step::Item(_)) => format!("must be {expected}, not {}", kind_of(json)),
         };
         self.suggest(ProblemCode::WrongType, path, message, suggestion);
     }
@@ -311,30 +309,4 @@ impl Check {
 /// A string with an expression in it.
 fn is_expression(json: &Json<'_>) -> bool {
     matches!(json, Json::Text(text) if text.contains("${"))
-}
-
-fn expected(shape: &Shape) -> &'static str {
-    match shape {
-        Shape::Any => "anything",
-        Shape::Text => "a string",
-        Shape::Integer | Shape::Int32 => "an integer",
-        Shape::Number => "a number",
-        Shape::Flag => "true or false",
-        Shape::IntOrText => "an integer or a string",
-        Shape::Quantity => "a quantity such as 100m or 64Mi",
-        Shape::List(_) => "a list",
-        Shape::Map(_) | Shape::Named(_) => "a map",
-    }
-}
-
-fn found(json: &Json<'_>) -> &'static str {
-    match json {
-        Json::Bool(_) => "a boolean",
-        Json::Number(number) if number.is_f64() => "a number with a fraction",
-        Json::Number(_) => "an integer",
-        Json::Text(_) => "a string",
-        Json::List(_) => "a list",
-        Json::Object(_) => "a map",
-        Json::Null | Json::Raw(_) | Json::Shared(_) => "null",
-    }
 }

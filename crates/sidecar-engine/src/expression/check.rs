@@ -39,13 +39,25 @@ fn too_deep() -> ExpressionProblem {
     ExpressionProblem::new(format!("the expression is nested more than {DEPTH} deep"))
 }
 
-/// Checks a parsed expression; all problems at once.
-pub(super) fn tree(tree: &IdedExpr, scope: &Scope<'_>) -> Result<(), Vec<ExpressionProblem>> {
-    let mut check = Check { scope, locals: Vec::new(), problems: Vec::new() };
+/// Checks a parsed expression; all problems at once. Whether its value is known without a pod: it names parameters with a
+/// default, or nothing at all.
+pub(super) fn tree(tree: &IdedExpr, scope: &Scope<'_>) -> Result<bool, Vec<ExpressionProblem>> {
+    let mut check = Check {
+        scope,
+        locals: Vec::new(),
+        problems: Vec::new(),
+        needs_pod: false,
+        parameters: 0,
+        defaults: 0,
+    };
     if !check.expression(tree, 0) {
         return Err(vec![too_deep()]);
     }
-    if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
+    if check.problems.is_empty() {
+        Ok(!check.needs_pod && check.parameters == check.defaults)
+    } else {
+        Err(check.problems)
+    }
 }
 
 struct Check<'s, 't> {
@@ -53,6 +65,10 @@ struct Check<'s, 't> {
     /// The variables of the loops around.
     locals: Vec<&'t str>,
     problems: Vec<ExpressionProblem>,
+    needs_pod: bool,
+    /// How often `params` is named, and how often with the name of one that has a default.
+    parameters: usize,
+    defaults: usize,
 }
 
 impl<'t> Check<'_, 't> {
@@ -124,7 +140,12 @@ impl<'t> Check<'_, 't> {
         if self.scope.container {
             known.push("container");
         }
+        if name == "params" {
+            self.parameters += 1;
+            return;
+        }
         if name == INSTEAD || (known.contains(&name) && name != "namespace") {
+            self.needs_pod = true;
             return;
         }
         let mut problem = ExpressionProblem::new(if name == "container" {
@@ -145,15 +166,17 @@ impl<'t> Check<'_, 't> {
             return;
         }
         let (what, known) = match name {
-            "params" => ("there is no parameter", self.scope.parameters),
-            INSTEAD => ("a namespace has no", &NAMESPACE_FIELDS[..]),
+            "params" => ("there is no parameter", self.scope.names()),
+            INSTEAD => ("a namespace has no", NAMESPACE_FIELDS.to_vec()),
             _ => return,
         };
         if known.contains(&field) {
+            let has_default = name == "params" && self.scope.parameters.get(field).is_some();
+            self.defaults += usize::from(has_default);
             return;
         }
         let mut problem = ExpressionProblem::new(format!("{what} {field:?}"));
-        problem.suggestion = nearest(field, known.iter().copied()).map(str::to_owned);
+        problem.suggestion = nearest(field, known).map(str::to_owned);
         self.problems.push(problem);
     }
 

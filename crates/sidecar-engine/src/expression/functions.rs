@@ -69,7 +69,15 @@ pub(super) fn explain(error: &ExecutionError, source: &str) -> String {
         }
         ExecutionError::Overflow(..) => "gives a number that is too large".to_owned(),
         ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
-            format!("{operator:?} does not work with these two values")
+            let sign = match *operator {
+                "add" => "+",
+                "sub" => "-",
+                "mul" => "*",
+                "div" => "/",
+                "rem" => "%",
+                other => other,
+            };
+            format!("{sign:?} does not work with these two values")
         }
         ExecutionError::DuplicateKey(_) => "gives a map with one key twice".to_owned(),
         ExecutionError::ValuesNotComparable(..) => "compares values that have no order".to_owned(),

@@ -27,7 +27,8 @@ fn with_pod(pod: &str, source: &str) -> Result<String, String> {
 }
 
 fn compile(source: &str) -> Result<Expression, String> {
-    let scope = Scope { parameters: &["level", "port", "none"], container: true };
+    let parameters = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
+    let scope = Scope { parameters: &parameters, container: true };
     Expression::compile(source, &scope).map_err(|problems| {
         let show = |problem: &ExpressionProblem| match &problem.suggestion {
             Some(suggestion) => format!("{}; did you mean {suggestion:?}?", problem.message),
@@ -193,9 +194,29 @@ fn mistakes_are_found_when_a_definition_is_loaded() {
         let found = compile(source).map(|_| ()).unwrap_err();
         assert!(found.contains(problem), "{source}: {found}");
     }
-    let scope = Scope { parameters: &[], container: false };
+    let scope = Scope { parameters: &Json::Null, container: false };
     let found = Expression::compile("container.name", &scope).unwrap_err();
     assert!(found[0].message.contains("only in patchContainers"), "{found:?}");
+}
+
+#[test]
+fn what_needs_no_pod_is_known_to_need_none() {
+    for (source, is_settled) in [
+        ("1 + 1", true),
+        ("params.port + 1", true),
+        ("params['port'] + params.port", true),
+        ("has(params.level) ? params.level : 'x'", true),
+        ("[1].map(pod, pod + params.port)", true),
+        ("params.none", false),
+        ("params.port + params.none", false),
+        ("params.map(k, k)", false),
+        ("params[params.level]", false),
+        ("pod.spec", false),
+        ("true || namespace.name == 'x'", false),
+        ("container.name", false),
+    ] {
+        assert_eq!(compile(source).unwrap().is_settled, is_settled, "{source}");
+    }
 }
 
 #[test]
@@ -208,7 +229,7 @@ fn what_fails_for_a_pod_is_said_in_one_line_without_its_values() {
         ("int(pod.metadata.labels.app)", "\"int\" cannot do that with this value"),
         ("1 / 0", "divides by zero"),
         ("9223372036854775807 + 1", "gives a number that is too large"),
-        ("pod.metadata.labels.app + 1", "does not work with these two values"),
+        ("pod.metadata.labels.app + 1", "\"+\" does not work with these two values"),
         ("pod.metadata.labels.app < 1", "\"<\" does not work with string and int"),
         ("quantity(pod.metadata.labels.app)", "\"quantity\" is given what is none"),
         ("[1].map(x, {1: x})", "a map has strings for keys here"),

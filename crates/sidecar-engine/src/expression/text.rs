@@ -69,6 +69,18 @@ impl Text {
         }
     }
 
+    /// Whether the parameters' defaults are all that it takes to evaluate it.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Text::Literal(_) => true,
+            Text::Whole(expression) => expression.is_settled,
+            Text::Mixed(parts) => parts.iter().all(|part| match part {
+                Part::Literal(_) => true,
+                Part::Expression(expression) => expression.is_settled,
+            }),
+        }
+    }
+
     pub(crate) fn evaluate(&self, bindings: &Bindings<'_>) -> Result<Json<'static>, String> {
         match self {
             Text::Literal(text) => Ok(Json::text_from(text.clone())),
@@ -176,15 +188,14 @@ mod tests {
     use super::super::Budget;
     use super::*;
 
-    const SCOPE: Scope<'static> = Scope { parameters: &["level", "port"], container: false };
-
     fn evaluate(text: &str) -> Result<String, String> {
         let params = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
         let empty = Json::Object(Vec::new());
+        let scope = Scope { parameters: &params, container: false };
         let budget = Budget::new();
         let bindings =
             Bindings { pod: &empty, namespace: &empty, params: &params, container: None, budget: &budget };
-        Text::compile(text, &SCOPE)
+        Text::compile(text, &scope)
             .map_err(|problems| {
                 problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")
             })?

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::draft::Blocked;
 use crate::decision::Reason;
 use crate::json::Json;
+use crate::parameter::plain;
 use crate::quantity::Quantity;
 use crate::render::Fragment;
 
@@ -31,18 +32,21 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Block
     let Some(spec) = pod.get("spec") else { return Ok(()) };
     let injected = fragment.pod.get("spec");
     let volumes = Volumes { names: OnceCell::new(), spec };
-    let mut touched: Vec<(&str, String)> = Vec::new();
+    // Whether it is the definition's own, or one of the pod's that is patched.
+    let mut touched: Vec<(&str, String, bool)> = Vec::new();
     for list in ["containers", "initContainers"] {
         let items = injected.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
-        touched.extend(items.iter().filter_map(|item| Some((list, item.text_of("name")?.into_owned()))));
+        touched
+            .extend(items.iter().filter_map(|item| Some((list, item.text_of("name")?.into_owned(), true))));
     }
     for patch in &fragment.patches {
-        touched.push((patch.list, patch.container.clone()));
+        touched.push((patch.list, patch.container.clone(), false));
     }
-    for (list, name) in &touched {
+    for (list, name, is_injected) in &touched {
         let items = spec.get(list).and_then(Json::items).unwrap_or_default();
         let found = items.iter().find(|item| item.text_of("name").as_deref() == Some(name));
         let Some(container) = found else { continue };
+        refused(is_injected.then(|| image(container, name)).flatten())?;
         refused(self::container(container, list, name, &volumes))?;
     }
     if let Some(volumes) = injected.and_then(|spec| spec.get("volumes")) {
@@ -90,14 +94,9 @@ impl Volumes<'_, '_> {
 fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_, '_>) -> Option<String> {
     let container = container.resolve();
     let problem = dns_label("container", name);
-    let problem = problem.or_else(|| {
-        let image = container.text_of("image").unwrap_or_default();
-        (list == "containers" && image.trim() != image)
-            .then(|| format!("container {name:?} has blanks around its image"))
-    });
-    let problem = problem.or_else(|| texts(&container, name));
     let problem = problem.or_else(|| mounts(&container, name, volumes));
     let problem = problem.or_else(|| ports(&container, name));
+    let problem = problem.or_else(|| resources(&container, name));
     problem.or_else(|| {
         let is_ordinary =
             list == "initContainers" && container.text_of("restartPolicy").as_deref() != Some("Always");
@@ -119,23 +118,14 @@ fn dns_label(what: &str, name: &str) -> Option<String> {
     })
 }
 
-/// What must be a string: an expression's result keeps its own type, and a number here is a pod that cannot be decoded.
-fn texts(container: &Json<'_>, name: &str) -> Option<String> {
-    for list in ["args", "command"] {
-        let Some(items) = container.field(list) else { continue };
-        if items.resolve().items().unwrap_or_default().iter().any(|item| item.text().is_none()) {
-            return Some(format!(
-                "container {name:?} has something that is not a string in {list}: use string(...)"
-            ));
-        }
+/// An image must be there; what is around its name makes it another one.
+fn image(container: &Json<'_>, name: &str) -> Option<String> {
+    let image = container.field("image");
+    let image = image.as_ref().and_then(Json::text).unwrap_or_default();
+    if image.is_empty() {
+        return Some(format!("container {name:?} has no image"));
     }
-    let variables = container.field("env")?;
-    let variables = variables.resolve();
-    let is_wrong = |variable: &Json<'_>| variable.field("value").is_some_and(|value| value.text().is_none());
-    let found = variables.items().unwrap_or_default().iter().any(is_wrong);
-    found.then(|| {
-        format!("container {name:?} has an environment variable that is not a string: use string(...)")
-    })
+    (image.trim() != image).then(|| format!("container {name:?} has blanks around its image"))
 }
 
 /// Mounts of volumes that are there, each path once, devices included.
@@ -159,12 +149,22 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
     None
 }
 
-/// Names of ports: at most 15 characters, each once in a container.
+/// Numbers of ports; and their names: at most 15 characters, each once in a container.
 fn ports(container: &Json<'_>, name: &str) -> Option<String> {
     let ports = container.field("ports")?;
     let ports = ports.resolve();
     let mut names = BTreeSet::new();
     for port in ports.items().unwrap_or_default() {
+        for field in ["containerPort", "hostPort"] {
+            let Some(Json::Number(number)) = port.field(field) else { continue };
+            let is_port = number.as_u64().is_some_and(|number| {
+                // A port of the node that is 0 is none.
+                (1..=65535).contains(&number) || (field == "hostPort" && number == 0)
+            });
+            if !is_port {
+                return Some(format!("container {name:?} has the {field} {number}, which is no port"));
+            }
+        }
         let Some(port_name) = port.field("name").and_then(|name| Some(name.text()?.into_owned())) else {
             continue;
         };
@@ -175,6 +175,21 @@ fn ports(container: &Json<'_>, name: &str) -> Option<String> {
         }
         if !names.insert(port_name.clone()) {
             return Some(format!("container {name:?} has two ports named {port_name:?}"));
+        }
+    }
+    None
+}
+
+/// Requests within their limits (pkg/apis/core/validation, `ValidateContainerResourceRequirements`). A parameter that
+/// raises the one easily passes the other.
+fn resources(container: &Json<'_>, name: &str) -> Option<String> {
+    let resources = container.field("resources")?;
+    let (requests, limits) = (resources.field("requests")?, resources.field("limits")?);
+    for (resource, request) in requests.resolve().fields()? {
+        let Some(limit) = limits.field(resource) else { continue };
+        let quantity = |json: &Json<'_>| Quantity::parse(&plain(json));
+        if quantity(request).zip(quantity(&limit)).is_some_and(|(request, limit)| request > limit) {
+            return Some(format!("container {name:?} would request more {resource} than its limit"));
         }
     }
     None
@@ -238,9 +253,7 @@ fn annotations(pod: &Json<'_>) -> Option<String> {
 fn pod_level_resources(spec: &Json<'_>) -> Option<String> {
     let pod = spec.field("resources")?;
     let quantity = |of: &Json<'_>, kind: &str, resource: &str| {
-        let value = of.field(kind)?.field(resource)?;
-        let text = value.text().map(std::borrow::Cow::into_owned);
-        Quantity::parse(&text.unwrap_or_else(|| value.to_string()))
+        Quantity::parse(&plain(&of.field(kind)?.field(resource)?))
     };
     for resource in ["cpu", "memory"] {
         let (request, limit) = (quantity(&pod, "requests", resource), quantity(&pod, "limits", resource));

@@ -2,9 +2,9 @@
 
 use super::{Check, Owner};
 use crate::definition::names;
-use crate::definition::strict::table::POD;
 use crate::definition::{FieldPath, ProblemCode};
 use crate::json::Json;
+use crate::shape::POD;
 
 /// What can be injected of a pod's metadata.
 const INJECTED: [&str; 2] = ["labels", "annotations"];

@@ -1,41 +1,44 @@
-//! The types that definitions are checked against, as `cargo xtask generate` wrote them down.
+//! The types of everything in a pod or a definition, as `cargo xtask generate` wrote them down.
+
+mod fit;
+mod values;
+
+pub(crate) use fit::{Misfit, Slot};
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::values;
 use crate::json::Json;
 
 /// The pod template and everything below it.
-pub(super) static POD: LazyLock<Table> =
-    LazyLock::new(|| Table::read(include_str!("../../../schema/pod.json")));
+pub(crate) static POD: LazyLock<Table> = LazyLock::new(|| Table::read(include_str!("../schema/pod.json")));
 
 /// Our own part of a definition.
-pub(super) static OWN: LazyLock<Table> =
-    LazyLock::new(|| Table::read(include_str!("../../../schema/definition.json")));
+pub(crate) static OWN: LazyLock<Table> =
+    LazyLock::new(|| Table::read(include_str!("../schema/definition.json")));
 
 /// Types by their names.
 #[derive(Debug)]
-pub(super) struct Table(HashMap<String, Type>);
+pub(crate) struct Table(HashMap<String, Type>);
 
 #[derive(Debug)]
-pub(super) enum Type {
+pub(crate) enum Type {
     Struct(Vec<Field>),
     Enum(Vec<String>),
 }
 
 #[derive(Debug)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) shape: Shape,
-    pub(super) is_required: bool,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) shape: Shape,
+    pub(crate) is_required: bool,
     /// Those that a string can have; empty: any.
-    pub(super) values: &'static [&'static str],
+    pub(crate) values: &'static [&'static str],
 }
 
 /// What a value can be.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Any,
     Text,
     Integer,
@@ -60,12 +63,12 @@ impl Table {
         Table(types.collect())
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Type> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Type> {
         self.0.get(name)
     }
 
     /// The fields of a struct; none for an unknown one.
-    pub(super) fn fields(&self, name: &str) -> &[Field] {
+    pub(crate) fn fields(&self, name: &str) -> &[Field] {
         match self.get(name) {
             Some(Type::Struct(fields)) => fields,
             _ => &[],
@@ -109,6 +112,36 @@ impl Shape {
             "quantity" => Shape::Quantity,
             name => Shape::Named(name.to_owned()),
         }
+    }
+}
+
+impl Shape {
+    /// For messages: what a value must be.
+    pub(crate) fn described(&self) -> &'static str {
+        match self {
+            Shape::Any => "anything",
+            Shape::Text => "a string",
+            Shape::Integer | Shape::Int32 => "an integer",
+            Shape::Number => "a number",
+            Shape::Flag => "true or false",
+            Shape::IntOrText => "an integer or a string",
+            Shape::Quantity => "a quantity such as 100m or 64Mi",
+            Shape::List(_) => "a list",
+            Shape::Map(_) | Shape::Named(_) => "a map",
+        }
+    }
+}
+
+/// For messages: what a value is.
+pub(crate) fn kind_of(json: &Json<'_>) -> &'static str {
+    match json {
+        Json::Bool(_) => "a boolean",
+        Json::Number(number) if number.is_f64() => "a number with a fraction",
+        Json::Number(_) => "an integer",
+        Json::Text(_) => "a string",
+        Json::List(_) => "a list",
+        Json::Object(_) => "a map",
+        Json::Null | Json::Raw(_) | Json::Shared(_) => "null",
     }
 }
 
