@@ -63,7 +63,7 @@ pub(crate) fn select<'e>(
     let Candidates { definitions, index, excluded_namespaces } = candidates;
     let is_excluded = excluded_namespaces.iter().any(|excluded| excluded == namespace.name());
     let asked = pod.asked_names();
-    let gates = Gates::new(pod, namespace, is_excluded);
+    let gates = Gates { explains: detail == Detail::All, ..Gates::new(pod, namespace, is_excluded) };
     let mut selection = Selection::default();
     let mut unknown = asked.iter().filter(|name| !index.has_name(name, namespace.name()));
     selection.decisions.extend(unknown.by_ref().take(UNKNOWN_NAMES).map(|name| self::unknown(name, index)));
@@ -130,6 +130,8 @@ struct Gates<'p, 'a> {
     uses_host_network: bool,
     opted_out: Option<Reason>,
     asks_by_label: bool,
+    /// Whether anybody will read why a definition that has nothing to do with the pod has nothing to do with it.
+    explains: bool,
 }
 
 impl<'p, 'a> Gates<'p, 'a> {
@@ -158,6 +160,7 @@ impl<'p, 'a> Gates<'p, 'a> {
             uses_host_network: pod.uses_host_network(),
             opted_out,
             asks_by_label: pod.asks_by_label(),
+            explains: false,
         }
     }
 
@@ -203,7 +206,19 @@ impl<'p, 'a> Gates<'p, 'a> {
         }
         match matches_namespace {
             Some(true) => {}
-            Some(false) => return no(Reason::NamespaceNotSelected, is_asked),
+            Some(false) => {
+                let mut decision =
+                    Decision::new(definition.shown_name(), Reason::NamespaceNotSelected, is_asked);
+                if self.explains || is_asked {
+                    let mismatch = definition.selector.namespaces.as_ref();
+                    let mismatch =
+                        mismatch.and_then(|labels| labels.mismatch(|key| self.namespace.label(key)));
+                    decision.detail = mismatch.map(|what| {
+                        format!("the definition does not select this namespace: its {what}").into()
+                    });
+                }
+                return Err(decision);
+            }
             None => return Self::failed(definition, Reason::NamespaceUnknown, None),
         }
         let budget = Budget::new();
@@ -249,7 +264,10 @@ impl<'p, 'a> Gates<'p, 'a> {
             Some(pods) => pods.matches(|key| self.pod.label(key)),
             None => self.asks_by_label,
         };
-        if matches { Ok(()) } else { Err((Reason::NotSelected, near_miss(definition, self.pod))) }
+        if matches {
+            return Ok(());
+        }
+        Err((Reason::NotSelected, self.explains.then(|| near_miss(definition, self.pod)).flatten()))
     }
 
     /// `None` when it depends on labels that are not known.
@@ -266,15 +284,18 @@ fn near_miss(definition: &Compiled, pod: &Pod<'_>) -> Option<Cow<'static, str>> 
     if pod.has_unreadable_labels() {
         return Some(Cow::Borrowed("the pod's labels are not all strings: quote them, as in \"true\""));
     }
-    if definition.selector.pods.is_some() {
-        return None;
+    if let Some(pods) = &definition.selector.pods {
+        let mismatch = pods.mismatch(|key| pod.label(key))?;
+        return Some(format!("the definition does not select this pod: its {mismatch}").into());
     }
     Some(match (pod.label(INJECT_KEY), pod.annotation(INJECT_KEY)) {
-        (Some(value), _) => format!("the label {INJECT_KEY} is {value:?}, it must be \"true\"").into(),
+        (Some(value), _) => format!(
+            "the label {INJECT_KEY} is {value:?}, it must be \"true\"; names of definitions belong into the annotation {INJECT_KEY}"
+        )
+        .into(),
         (None, Some(value)) if matches!(&*value, "true" | "True") => {
             Cow::Borrowed("sidecar.me/inject is an annotation here, it must be a label")
         }
-        // The most common case by far, on every pod that asks for nothing: it must not cost a string.
         (None, _) => Cow::Borrowed("the pod has no label sidecar.me/inject: \"true\""),
     })
 }

@@ -54,6 +54,25 @@ impl LabelSelector {
             && self.match_expressions.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
+    /// The first condition that does not hold, for people: `label app must be "web"`. Without the value that is there
+    /// instead, which is whoever's labels they are.
+    pub(crate) fn mismatch<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> Option<String> {
+        let mut labels = self.match_labels.iter();
+        if let Some((key, value)) = labels.find(|(key, value)| label(key) != Some(value.as_str())) {
+            return Some(format!("label {key} must be {value:?}"));
+        }
+        let mut requirements = self.match_expressions.iter();
+        let failed = requirements.find(|requirement| !requirement.matches(label(&requirement.key)))?;
+        let (key, values) = (&failed.key, failed.values.join(", "));
+        Some(match failed.operator {
+            RequirementOperator::In if failed.values.len() == 1 => format!("label {key} must be {values:?}"),
+            RequirementOperator::In => format!("label {key} must be one of {values}"),
+            RequirementOperator::NotIn => format!("label {key} must not be {values}"),
+            RequirementOperator::Exists => format!("label {key} must be there"),
+            RequirementOperator::DoesNotExist => format!("label {key} must not be there"),
+        })
+    }
+
     /// Whether nothing but a namespace's name decides, which is known also where its labels are not.
     pub(crate) fn needs_only_name(&self, name: Option<&str>) -> bool {
         let is_name = |key: &str| key == NAME_LABEL;
