@@ -116,7 +116,7 @@ fn stands(standing: &Standing, applied: &[bool], names: &[Cow<'_, str>]) -> Resu
     let other = names.get(*with).map(Cow::as_ref).unwrap_or_default();
     Err(Blocked::new(
         Reason::DefinitionsDisagree,
-        format!("the definition {other:?} puts a different {path}"),
+        format!("the definition {other:?} comes first and wants a different {path}"),
     ))
 }
 

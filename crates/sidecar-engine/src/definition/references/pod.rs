@@ -138,7 +138,7 @@ fn check_contents(container: &At<'_>, names: &Names<'_>, report: &mut Report<'_>
     let Some(volumes) = &names.volumes else { return };
     for name in mounts.iter().chain(&devices).filter_map(|mount| mount.field("name")) {
         if let Some(text) = name.settled().filter(|text| !volumes.contains(text)) {
-            let message = format!("the definition has no volume {text:?}");
+            let message = format!("there is no volume {text:?} in inject.spec.volumes, add it there");
             report.dangling(&name.path, message, text, volumes);
         }
     }
