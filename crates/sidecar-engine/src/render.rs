@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::decision::Reason;
 use crate::definition::{ContainerKind, OnConflict};
-use crate::expression::{Bindings, Budget};
+use crate::expression::Bindings;
 use crate::json::Json;
 use crate::merge::Blocked;
 use crate::namespace::Namespace;
@@ -39,17 +39,16 @@ pub(crate) fn render<'e>(
     pod: &Pod<'_>,
     namespace: &Namespace,
 ) -> Vec<Result<Fragment<'e>, Blocked>> {
-    let budgets: Vec<_> = selected.iter().map(|_| Budget::new()).collect();
     let bindings = |selected: &'_ Selected<'e>| {
         // The pod as it was received: what a definition makes of it does not depend on the others.
         (&pod.json, &namespace.json, selected.parameters.share().into_owned())
     };
     let mut fragments: Vec<_> = selected
         .iter()
-        .zip(&budgets)
-        .map(|(selected, budget)| {
+        .map(|selected| {
             let (pod, namespace, params) = bindings(selected);
-            let bindings = Bindings { pod, namespace, params: &params, container: None, budget };
+            let bindings =
+                Bindings { pod, namespace, params: &params, container: None, budget: &selected.budget };
             let pod = selected.definition.inject.render(&bindings).map_err(failed)?;
             Ok(Fragment { pod, patches: Vec::new() })
         })
@@ -58,15 +57,20 @@ pub(crate) fn render<'e>(
         return fragments;
     }
     let own = own_containers(pod, &fragments);
-    for ((selected, fragment), budget) in selected.iter().zip(&mut fragments).zip(&budgets) {
+    for (selected, fragment) in selected.iter().zip(&mut fragments) {
         let Ok(rendered) = fragment else { continue };
         let (pod, namespace, params) = bindings(selected);
         let mut patch = || -> Result<(), Failed> {
             for patch in &selected.definition.patches {
                 for (list, kind, name, container) in &own {
                     if patch.is_for(*kind, name) {
-                        let bindings =
-                            Bindings { pod, namespace, params: &params, container: Some(container), budget };
+                        let bindings = Bindings {
+                            pod,
+                            namespace,
+                            params: &params,
+                            container: Some(container),
+                            budget: &selected.budget,
+                        };
                         rendered.patches.push(ContainerFragment {
                             list,
                             container: name.clone().into_owned(),

@@ -5,6 +5,7 @@ mod index;
 pub(crate) use index::Index;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::decision::{Decision, Reason};
@@ -25,6 +26,8 @@ const UNKNOWN_NAMES: usize = 8;
 pub(crate) struct Selected<'e> {
     pub(crate) definition: &'e Compiled,
     pub(crate) parameters: Json<'e>,
+    /// What is left for its expressions.
+    pub(crate) budget: Rc<Budget>,
 }
 
 /// The definitions that apply to one pod, in the order in which they are applied, and a decision for each other one.
@@ -74,7 +77,7 @@ pub(crate) fn select<'e>(
         let is_asked =
             asked.contains(&definition.name) && index.answers_to_name(definition, namespace.name());
         match gates.decide(definition, is_asked) {
-            Ok(parameters) => selection.selected.push(Selected { definition, parameters }),
+            Ok(selected) => selection.selected.push(selected),
             Err(decision) => {
                 if detail == Detail::All || decision.expected || decision.reason.is_about_a_match() {
                     selection.decisions.push(decision);
@@ -132,6 +135,8 @@ struct Gates<'p, 'a> {
     asks_by_label: bool,
     /// Whether anybody will read why a definition that has nothing to do with the pod has nothing to do with it.
     explains: bool,
+    /// Whoever may write definitions in a namespace may write a thousand of them: they share one.
+    namespace_budget: Rc<Budget>,
 }
 
 impl<'p, 'a> Gates<'p, 'a> {
@@ -161,17 +166,18 @@ impl<'p, 'a> Gates<'p, 'a> {
             opted_out,
             asks_by_label: pod.asks_by_label(),
             explains: false,
+            namespace_budget: Rc::default(),
         }
     }
 
-    /// The values of the definition's parameters if it applies, else why it does not.
-    fn decide<'e>(&self, definition: &'e Compiled, is_asked: bool) -> Result<Json<'e>, Decision<'e>> {
-        let no = |reason, expected| Err(Decision::new(definition.shown_name(), reason, expected));
+    /// The definition with the values of its parameters if it applies, else why it does not.
+    fn decide<'e>(&self, definition: &'e Compiled, is_asked: bool) -> Result<Selected<'e>, Decision<'e>> {
+        let no = |reason, expected| Decision::new(definition.shown_name(), reason, expected);
         let selector = &definition.selector;
         if let Some(home) = &definition.namespace
             && home != self.namespace.name()
         {
-            return no(Reason::OtherNamespace, false);
+            return Err(no(Reason::OtherNamespace, false));
         }
         // Whom the pod asks for, it is meant to have; all others must select it.
         let wants =
@@ -190,25 +196,24 @@ impl<'p, 'a> Gates<'p, 'a> {
         let expected = is_asked || (wants.is_ok() && matches_namespace == Some(true));
         // What cannot be had is said first: no label would change it.
         if let Some(reason) = never {
-            return no(reason, expected && opted_out.is_none());
+            return Err(no(reason, expected && opted_out.is_none()));
         }
         // Nobody misses what the pod itself, or its namespace, does not want.
         if let Some(reason) = opted_out {
-            return no(reason, false);
+            return Err(no(reason, false));
         }
         if is_asked && selector.by_name == ByName::Refused && wants.is_err() {
-            return no(Reason::RequestRefused, true);
+            return Err(no(Reason::RequestRefused, true));
         }
         if let Err((reason, detail)) = wants {
-            let mut decision = Decision::new(definition.shown_name(), reason, false);
+            let mut decision = no(reason, false);
             decision.detail = detail;
             return Err(decision);
         }
         match matches_namespace {
             Some(true) => {}
             Some(false) => {
-                let mut decision =
-                    Decision::new(definition.shown_name(), Reason::NamespaceNotSelected, is_asked);
+                let mut decision = no(Reason::NamespaceNotSelected, is_asked);
                 if self.explains || is_asked {
                     let mismatch = definition.selector.namespaces.as_ref();
                     let mismatch =
@@ -221,19 +226,22 @@ impl<'p, 'a> Gates<'p, 'a> {
             }
             None => return Self::failed(definition, Reason::NamespaceUnknown, None),
         }
-        let budget = Budget::new();
+        let budget = match &definition.namespace {
+            Some(_) => Rc::clone(&self.namespace_budget),
+            None => Rc::default(),
+        };
         let parameters = definition.parameters.values(self.pod, self.namespace);
         let parameters = parameters.or_else(|problem| {
             // A pod that no condition selects has nothing to do with the parameters.
             match definition.conditions_hold(&self.bindings(&Json::Null, &budget), is_asked) {
-                Ok(Some(_)) => no(Reason::ConditionNotMet, false),
+                Ok(Some(_)) => Err(no(Reason::ConditionNotMet, false)),
                 _ => Self::failed(definition, Reason::InvalidParameter, Some(problem)),
             }
         })?;
         match definition.conditions_hold(&self.bindings(&parameters, &budget), is_asked) {
-            Ok(None) => Ok(parameters),
+            Ok(None) => Ok(Selected { definition, parameters, budget }),
             Ok(Some(name)) => {
-                let mut decision = Decision::new(definition.shown_name(), Reason::ConditionNotMet, false);
+                let mut decision = no(Reason::ConditionNotMet, false);
                 decision.detail = Some(format!("the match condition {name:?} is false").into());
                 Err(decision)
             }

@@ -153,7 +153,7 @@ impl Expressions {
             namespace: &Json::Null,
             params: scope.parameters,
             container: None,
-            budget: &Budget::new(),
+            budget: &Budget::default(),
         };
         let attempt = self.evaluate(&bindings);
         attempt.map(drop).map_err(|Failed { path, message }| {

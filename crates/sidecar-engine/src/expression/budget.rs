@@ -7,15 +7,15 @@ use cel::ExecutionError;
 use cel::common::types::Type;
 use cel::common::value::{StaticVal, Val};
 
-/// Steps of all expressions of one definition for one pod. A step is about what one node of an expression, or 16 bytes of
-/// text, cost: some hundred nanoseconds, so that the worst definition takes tens of milliseconds. Five hundred
-/// environment variables looked at with forty nodes each take 20,000.
+/// Steps of all expressions of one definition, or of all definitions of a namespace, for one pod. A step is about what
+/// one node of an expression, or 16 bytes of text, cost: some hundred nanoseconds, so that the worst definition takes
+/// tens of milliseconds. Five hundred environment variables looked at with forty nodes each take 20,000.
 const STEPS: u64 = 100_000;
 
 /// Bytes of text that cost as much as a step.
 const BYTES: usize = 16;
 
-pub(super) const SPENT: &str = "costs too much: the definition's expressions were ended after 100,000 steps";
+pub(super) const SPENT: &str = "costs too much: all expressions together have 100,000 steps";
 
 /// The steps that are left; a value, so that it can be handed to functions.
 #[derive(Debug)]
@@ -23,11 +23,13 @@ pub(crate) struct Budget {
     left: AtomicU64,
 }
 
-impl Budget {
-    pub(crate) fn new() -> Self {
+impl Default for Budget {
+    fn default() -> Self {
         Budget { left: AtomicU64::new(STEPS) }
     }
+}
 
+impl Budget {
     /// Takes steps; an error when there are not enough, and from then on.
     pub(super) fn charge(&self, steps: usize) -> Result<(), ExecutionError> {
         let left = self.left.load(Ordering::Relaxed);

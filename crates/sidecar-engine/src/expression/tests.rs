@@ -21,7 +21,7 @@ fn with_pod(pod: &str, source: &str) -> Result<String, String> {
     let namespace = Json::parse(r#"{"name":"shop","labels":{"team":"payments"},"annotations":{}}"#).unwrap();
     let params = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
     let container = pod.get("spec").and_then(|spec| spec.get("containers")?.items()?.first()).cloned();
-    let (budget, container) = (Budget::new(), container.as_ref());
+    let (budget, container) = (Budget::default(), container.as_ref());
     let bindings = Bindings { pod: &pod, namespace: &namespace, params: &params, container, budget: &budget };
     compile(source)?.evaluate(&bindings).map(|json| json.to_string())
 }
@@ -249,7 +249,7 @@ fn what_fails_for_a_pod_is_said_in_one_line_without_its_values() {
 #[test]
 fn all_expressions_of_a_definition_have_one_budget() {
     let empty = Json::Object(Vec::new());
-    let budget = Budget::new();
+    let budget = Budget::default();
     let bindings =
         Bindings { pod: &empty, namespace: &empty, params: &empty, container: None, budget: &budget };
     let loops =

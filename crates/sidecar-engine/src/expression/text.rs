@@ -192,7 +192,7 @@ mod tests {
         let params = Json::parse(r#"{"level":"debug","port":80,"none":null}"#).unwrap();
         let empty = Json::Object(Vec::new());
         let scope = Scope { parameters: &params, container: false };
-        let budget = Budget::new();
+        let budget = Budget::default();
         let bindings =
             Bindings { pod: &empty, namespace: &empty, params: &params, container: None, budget: &budget };
         Text::compile(text, &scope)
