@@ -142,10 +142,9 @@ impl Slot {
             misfit(&format!("must be {}, and the expression gives {given}", self.shape.described()))
         };
         match (self.shape, &json) {
-            (Shape::Any, _)
-            | (Shape::Number | Shape::Quantity, Json::Number(_))
-            | (Shape::Flag, Json::Bool(_)) => Ok(json),
+            (Shape::Any, _) | (Shape::Number, Json::Number(_)) | (Shape::Flag, Json::Bool(_)) => Ok(json),
             (Shape::Quantity, Json::Text(text)) if Quantity::parse(text).is_some() => Ok(json),
+            (Shape::Quantity, Json::Number(_)) => self.scalar(Json::text_from(json.to_string())),
             (Shape::Text, Json::Text(text)) => self.text(text).map(|()| json),
             (Shape::Text, Json::Number(_) | Json::Bool(_)) => {
                 let text = json.to_string();
