@@ -66,7 +66,7 @@ fn inject_adds_to_what_asks_for_it_and_passes_the_rest_through() {
     let again = run(&["inject", "-f", "-"], &found.stdout);
     assert_eq!(again.stdout, found.stdout);
     assert!(
-        again.stderr.contains("Deployment/web: unchanged: sidecar curl: AlreadyPresent"),
+        again.stderr.contains("Deployment/web: unchanged, has curl: AlreadyPresent: everything that"),
         "{}",
         again.stderr
     );
@@ -262,6 +262,24 @@ fn labels_in_the_wrong_place_or_form_are_pointed_out() {
     let unquoted = DEPLOYMENT.replace("\"true\"", "true");
     let found = run(&["inject", "-f", "-"], &unquoted);
     assert!(found.stderr.contains("quote them"), "{}", found.stderr);
+    // Regression: an annotation without quotes was ignored in silence.
+    let annotation = unquoted.replace("labels:", "annotations:");
+    let found = run(&["inject", "-f", "-"], &annotation);
+    let hint = "Deployment/web: hint: the annotation sidecar.me/inject is not a string, and the API server will refuse \
+                it: quote it, sidecar.me/inject: \"true\"\n";
+    assert!(found.stderr.contains(hint), "{}", found.stderr);
+}
+
+#[test]
+fn a_document_without_a_kind_is_pointed_out() {
+    let text = DEPLOYMENT.replace("kind: Deployment\n", "");
+    let found = run(&["inject", "-f", "-"], &format!("# first\n---\n{SERVICE}---\n{text}"));
+    assert_eq!((found.code, found.stdout.ends_with(&text)), (0, true));
+    assert!(
+        found.stderr.starts_with("standard input: document 2 has no kind\nnothing to inject into"),
+        "{}",
+        found.stderr
+    );
 }
 
 /// Regression: a word that is no level was taken for a module's name, and nothing was logged at all.

@@ -71,7 +71,13 @@ fn pods_get_what_a_server_with_these_files_would_give_them() {
         (&in_shop, &["--namespace-file", &namespaces], "log own", "own"),
         (&in_shop, &["--namespace-file", &namespaces, "-n", "quiet"], "", "log: NamespaceOptedOut"),
         // Without the file, the labels are not known; the name is.
-        (&in_shop, &[], "own", "log: NamespaceUnknown"),
+        (
+            &in_shop,
+            &[],
+            "own",
+            "without log: NamespaceUnknown: the labels of the namespace \"shop\" are not known: give the Namespace with \
+             --namespace-file, or the name of another one with --namespace\n",
+        ),
         (&pod, &["-n", "other", "--namespace-file", &namespaces], "", "log: NamespaceUnknown"),
     ] {
         let all = [&["inject", "-f", file, "--definitions", &definitions, "-o", "patch"], arguments].concat();
@@ -101,7 +107,9 @@ fn a_review_is_answered_with_the_labels_of_its_namespace() {
     );
     let files = ["review", "-f", &review, "--definitions", &definitions];
     let said = text(&run(&files).stderr);
-    assert!(said.contains("sidecar log: NamespaceUnknown") && said.contains("own: Injected"), "{said}");
+    let expected = "sidecar log: NamespaceUnknown: the labels of the namespace \"shop\" are not known: give the Namespace \
+                    with --namespace-file\n";
+    assert!(said.contains(expected) && said.contains("own: Injected"), "{said}");
     let said = text(&run(&[&files[..], &["--namespace-file", &namespaces]].concat()).stderr);
     assert!(said.contains("sidecar log: Injected") && said.contains("own: Injected"), "{said}");
 }
@@ -138,4 +146,111 @@ fn with_a_bad_definition_nothing_is_written_and_all_that_is_wrong_is_said() {
         (output.status.code(), text(&output.stderr).contains("nowhere: No such file")),
         (Some(3), true)
     );
+}
+
+/// Several definitions for one pod, each in a document; `spec` without `selector`, which is that of all pods.
+fn definitions(specs: &[(&str, &str)]) -> String {
+    let definition = |(name, spec): &(&str, &str)| {
+        format!(
+            "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: {name}}}\nspec: {{selector: \
+             {{podSelector: {{}}}}, {spec}}}\n"
+        )
+    };
+    specs.iter().map(definition).collect::<Vec<_>>().join("---\n")
+}
+
+/// Lines up to the code of a reason.
+fn without_details(said: &str) -> String {
+    said.lines().fold(String::new(), |text, line| {
+        text + &line.split(": ").take(3).collect::<Vec<_>>().join(": ") + "\n"
+    })
+}
+
+const TAKEN: &str = "inject: {spec: {containers: [{name: app, image: other}]}}";
+const LOG: &str = "inject: {spec: {containers: [{name: log, image: 'log:1'}]}}";
+
+/// Regression: the manifest went to kubectl as it was, and a pod was there without what it must not be without.
+#[test]
+fn nothing_is_written_when_a_pod_would_be_denied() {
+    let folder = tempfile::tempdir().unwrap();
+    let required = format!("failurePolicy: Fail, {TAKEN}");
+    let definitions =
+        write(folder.path(), "definitions.yaml", &definitions(&[("log", LOG), ("own", &required)]));
+    let free = POD.replace("{name: web,", "{name: free,").replace("name: app", "name: other");
+    let pods = write(folder.path(), "pods.yaml", &format!("{free}---\n{POD}"));
+    for format in [&[][..], &["-o", "patch"], &["-o", "json"]] {
+        let output = run(&[&["inject", "-f", &pods, "--definitions", &definitions], format].concat());
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
+        assert_eq!(
+            without_details(&text(&output.stderr)),
+            "\
+Pod/free: injected log
+Pod/free: injected own
+Pod/web: denied, without log: PodDenied
+Pod/web: denied, without own: ContainerNameConflict
+nothing was written: the webhook would deny the pods of Pod/web
+"
+        );
+    }
+}
+
+#[test]
+fn an_object_that_got_something_is_not_called_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = write(folder.path(), "pod.yaml", POD);
+    let first = write(folder.path(), "first.yaml", &definitions(&[("log", LOG)]));
+    let once = write(
+        folder.path(),
+        "once.yaml",
+        &text(&run(&["inject", "-f", &pod, "--definitions", &first]).stdout),
+    );
+    let own = "inject: {spec: {containers: [{name: own, image: 'own:1'}]}}";
+    let all = write(folder.path(), "all.yaml", &definitions(&[("log", LOG), ("own", own), ("taken", TAKEN)]));
+    let said = text(&run(&["inject", "-f", &once, "--definitions", &all]).stderr);
+    assert_eq!(
+        without_details(&said),
+        "\
+Pod/web: has log: AlreadyPresent
+Pod/web: injected own
+Pod/web: without taken: ContainerNameConflict
+"
+    );
+    let taken = write(folder.path(), "taken.yaml", &definitions(&[("taken", TAKEN)]));
+    let said = text(&run(&["inject", "-f", &pod, "--definitions", &taken]).stderr);
+    assert!(said.starts_with("Pod/web: unchanged, without taken: ContainerNameConflict: "), "{said}");
+}
+
+/// Regression: it was recorded and shown to nobody.
+#[test]
+fn what_was_kept_or_replaced_is_said_without_its_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = "patchContainers: [{env: [{name: A, value: theirs}]}], \
+                inject: {spec: {volumes: [{name: data, emptyDir: {}}], terminationGracePeriodSeconds: 5}}";
+    let pod = POD.replace(
+        "image: app}]",
+        "image: app, env: [{name: A, value: secret}]}], volumes: [{name: data, hostPath: {path: /}}]",
+    );
+    let review = format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"1","namespace":"shop",
+            "kind":{{"group":"","version":"v1","kind":"Pod"}},"operation":"CREATE","object":{}}}}}"#,
+        sidecar_engine::yaml::to_json(&pod).unwrap()
+    );
+    let pod = write(folder.path(), "pod.yaml", &pod);
+    let review = write(folder.path(), "review.json", &review);
+    for (policy, expected) in [("KeepPod", "kept the pod's own"), ("Replace", "replaced")] {
+        let spec = format!("onConflict: {policy}, {spec}");
+        let definitions = write(folder.path(), "definitions.yaml", &definitions(&[("log", &spec)]));
+        let said = text(&run(&["inject", "-f", &pod, "--definitions", &definitions]).stderr);
+        let lines = ["spec.volumes[data]", "spec.containers[app].env[A]"];
+        let expected_lines = lines.map(|path| format!("Pod/web: {expected} {path} (log)\n")).concat();
+        assert_eq!(said, format!("Pod/web: injected log\n{expected_lines}"));
+        let output = run(&["review", "-f", &review, "--definitions", &definitions]);
+        let expected_lines = lines.map(|path| format!("sidecar log: {expected} {path}\n")).concat();
+        assert_eq!(
+            text(&output.stderr),
+            format!("sidecar log: Injected: the sidecar was added\n{expected_lines}")
+        );
+        // A warning is for who goes without something; this the author has asked for.
+        assert!(!text(&output.stdout).contains("warnings"));
+    }
 }

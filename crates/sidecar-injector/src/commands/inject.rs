@@ -4,9 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::Value;
-use sidecar_engine::{Engine, Namespace, Namespaces as _, Patch, Reason};
+use sidecar_engine::{Engine, Injection, Namespace, Namespaces as _, Patch, Reason};
 
 use crate::arguments::{InjectArguments, OutputFormat};
+use crate::commands::decisions::{conflicts, why};
 use crate::failure::Failure;
 use crate::manifest::documents::{Document, Format, split};
 use crate::manifest::input::{self, Source};
@@ -23,14 +24,24 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     let mut stream = Stream::default();
     // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
     for source in input::read(&arguments.filename)? {
+        let mut number = 0;
         for document in &split(&source)? {
-            let patches = inject(&definitions.engine, &places, document, &source, &mut report)?;
-            write(&mut stream, document, &patches, arguments.output, &source)?;
+            let value: Value =
+                serde_json::from_str(&document.json).map_err(|error| Failure::input(&source.name, error))?;
+            number += usize::from(!value.is_null());
+            if !value.is_null() && value.get("kind").and_then(Value::as_str).is_none() {
+                report.say(format!("{}: document {number} has no kind", source.name));
+            }
+            let patches = inject(&definitions.engine, &places, &value, &mut report);
+            write(&mut stream, document, &patches, arguments.output, &source, &mut report)?;
         }
     }
-    stream.print()?;
+    // A pod that must not be without its sidecar must not be applied without it either.
+    if report.denied.is_empty() {
+        stream.print()?;
+    }
     report.finish();
-    Ok(if report.denied > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(if report.denied.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Which namespaces the objects are for.
@@ -51,23 +62,18 @@ impl Places<'_> {
 fn inject<'e>(
     engine: &'e Engine,
     places: &Places<'_>,
-    document: &Document,
-    source: &Source,
+    document: &Value,
     report: &mut Report,
-) -> Result<Vec<(String, Patch<'e>)>, Failure> {
-    let value: Value =
-        serde_json::from_str(&document.json).map_err(|error| Failure::input(&source.name, error))?;
+) -> Vec<(String, Patch<'e>)> {
     let mut patches = Vec::new();
-    for place in workload::pods(&value) {
+    for place in workload::pods(document) {
         let text = place.pod.to_string();
-        match engine.inject(&text, &places.of(&place)) {
+        let namespace = places.of(&place);
+        match engine.inject(&text, &namespace) {
             Ok(injection) => {
-                report.add(&place.object, &injection.decisions, injection.denied);
-                if place.is_labelled_outside {
-                    report.say(format!(
-                        "{}: hint: the label belongs into the pod template (spec.template.metadata.labels)",
-                        place.object
-                    ));
+                report.add(&place.object, &injection, namespace.name());
+                for hint in hints(&place) {
+                    report.say(format!("{}: hint: {hint}", place.object));
                 }
                 if !injection.denied && !injection.patch.is_empty() {
                     patches.push((place.pointer, injection.patch));
@@ -76,7 +82,26 @@ fn inject<'e>(
             Err(error) => report.say(format!("{}: unchanged: {error}", place.object)),
         }
     }
-    Ok(patches)
+    patches
+}
+
+/// What goes wrong first for somebody who is new to this, and would pass in silence.
+fn hints(place: &workload::PodPlace<'_>) -> Vec<String> {
+    let mut hints = Vec::new();
+    if place.is_labelled_outside {
+        hints.push("the label belongs into the pod template (spec.template.metadata.labels)".to_owned());
+    }
+    for (field, what) in [("labels", "label"), ("annotations", "annotation")] {
+        let entries = place.pod.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
+        for (key, value) in entries.into_iter().flatten() {
+            if value.is_boolean() || value.is_number() {
+                hints.push(format!(
+                    "the {what} {key} is not a string, and the API server will refuse it: quote it, {key}: \"{value}\""
+                ));
+            }
+        }
+    }
+    hints
 }
 
 fn write(
@@ -85,6 +110,7 @@ fn write(
     patches: &[(String, Patch<'_>)],
     output: Option<OutputFormat>,
     source: &Source,
+    report: &mut Report,
 ) -> Result<(), Failure> {
     let format = match output {
         None => document.format,
@@ -103,10 +129,10 @@ fn write(
     } else {
         let edited = edit::apply(document, patches).map_err(failed)?;
         if !edited.kept && format == document.format {
-            eprintln!(
+            report.say(format!(
                 "{}: a document was written anew, its comments and its style could not be kept",
                 source.name
-            );
+            ));
         }
         (edited.text, edited.json)
     };
@@ -122,22 +148,35 @@ fn write(
 #[derive(Default)]
 struct Report {
     workloads: usize,
-    denied: usize,
+    /// The objects whose pods the webhook would deny.
+    denied: Vec<String>,
     lines: Vec<String>,
 }
 
 impl Report {
-    fn add(&mut self, object: &str, decisions: &[sidecar_engine::Decision<'_>], denied: bool) {
+    fn add(&mut self, object: &str, injection: &Injection<'_>, namespace: &str) {
         self.workloads += 1;
-        self.denied += usize::from(denied);
-        for decision in decisions {
-            match decision.reason {
-                Reason::Injected => self.say(format!("{object}: injected {}", decision.definition)),
-                _ => self.say(format!("{object}: unchanged: {decision}")),
+        // Nobody takes an object for unchanged because one of its sidecars was left out.
+        let state = match injection {
+            _ if injection.denied => "denied, ",
+            _ if injection.patch.is_empty() => "unchanged, ",
+            _ => "",
+        };
+        for decision in &injection.decisions {
+            let name = &decision.definition;
+            let why =
+                why(decision, namespace, "--namespace-file, or the name of another one with --namespace");
+            self.say(match decision.reason {
+                Reason::Injected => format!("{object}: injected {name}"),
+                Reason::AlreadyPresent => format!("{object}: {state}has {name}: {why}"),
+                _ => format!("{object}: {state}without {name}: {why}"),
+            });
+            for change in conflicts(decision) {
+                self.say(format!("{object}: {change} ({name})"));
             }
         }
-        if denied {
-            self.say(format!("{object}: the webhook would deny its pods"));
+        if injection.denied {
+            self.denied.push(object.to_owned());
         }
     }
 
@@ -148,6 +187,9 @@ impl Report {
     fn finish(&self) {
         for line in &self.lines {
             eprintln!("{line}");
+        }
+        if !self.denied.is_empty() {
+            eprintln!("nothing was written: the webhook would deny the pods of {}", self.denied.join(", "));
         }
         if self.workloads == 0 {
             eprintln!(

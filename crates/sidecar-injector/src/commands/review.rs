@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use sidecar_engine::ReviewError;
 
 use crate::arguments::ReviewArguments;
+use crate::commands::decisions::{conflicts, why};
 use crate::failure::Failure;
 use crate::manifest::input::{self, Source};
 use crate::manifest::output;
@@ -20,7 +21,11 @@ pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     response.push('\n');
     output::print(&response)?;
     for decision in &reviewed.decisions {
-        eprintln!("{decision}");
+        let name = &decision.definition;
+        eprintln!("sidecar {name}: {}", why(decision, &reviewed.namespace, "--namespace-file"));
+        for change in conflicts(decision) {
+            eprintln!("sidecar {name}: {change}");
+        }
     }
     if let Some(reason) = reviewed.skipped {
         eprintln!("{reason}: {}", reason.explanation());

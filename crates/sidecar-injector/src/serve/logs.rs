@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use sidecar_engine::{DefinitionReviewed, Reviewed};
+use sidecar_engine::{ChangeKind, DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -80,10 +80,16 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
     }
     // Definitions and reasons in one field each, side by side, so that a line stays flat.
     let (mut definitions, mut reasons) = (String::new(), String::new());
+    // How many, and not which: a path has names of the pod's in it.
+    let (mut replaced, mut kept) = (0_u64, 0_u64);
     for decision in &reviewed.decisions {
         let comma = if definitions.is_empty() { "" } else { "," };
         let _ = write!(definitions, "{comma}{}", decision.definition);
         let _ = write!(reasons, "{comma}{}", decision.reason.code());
+        for change in &decision.changes {
+            replaced += u64::from(change.kind == ChangeKind::Replaced);
+            kept += u64::from(change.kind == ChangeKind::Kept);
+        }
     }
     if let Some(reason) = reviewed.skipped {
         reasons.push_str(reason.code());
@@ -104,6 +110,9 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         definitions,
         reasons,
         operations = reviewed.operations,
+        // Seldom there, and absent otherwise.
+        replaced = (replaced > 0).then_some(replaced),
+        kept = (kept > 0).then_some(kept),
         dry_run = reviewed.dry_run,
         microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
