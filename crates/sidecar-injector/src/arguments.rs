@@ -9,29 +9,34 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Adds sidecar containers to Kubernetes pods.
 #[derive(Debug, Parser)]
-#[command(name = "sidecar-injector", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "sidecar-injector", version, about, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const EXAMPLES: &str = "\
+/// The codes stand in docs/answers.md too; a test compares them.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  It is done
+  1  Something was found: a definition has errors, a pod would be denied, a webhook does not inject
+  2  The options make no sense
+  3  The input cannot be read, or is not what it should be
+  4  There is no cluster to watch
+  5  The machine refuses: a port is taken, say
+
 Examples:
   sidecar-injector inject -f deployment.yaml | kubectl apply -f -
   kubectl get deploy web -o yaml | sidecar-injector inject -f - -o patch
   HTTPS_ENABLED=true sidecar-injector serve";
 
 #[derive(Debug, Subcommand)]
+// What each is for stands at its arguments: a comment here would take the place of all that is said there.
 pub(crate) enum Command {
-    /// Run the admission webhook
     Serve(ServeArguments),
-    /// Inject into manifests, as the webhook would inject into their pods
     Inject(InjectArguments),
-    /// Print the response that the webhook would give to a saved AdmissionReview
     Review(ReviewArguments),
-    /// Check definitions and show all that is wrong with them
     Validate(ValidateArguments),
-    /// Ask a running webhook over HTTPS whether it injects (what `helm test` runs)
     Check(CheckArguments),
     /// Print the version
     Version,
@@ -43,6 +48,9 @@ pub(crate) enum Command {
 /// `sidecar.me/inject: "true"` get the container `curl`. Every option can also be given as an environment variable. On
 /// SIGTERM the server stops being ready, goes on answering for the shutdown delay, then
 /// finishes what is under way and exits.
+///
+/// Exit code 0: it was told to stop; 2: the options make no sense; 3: a certificate or a definitions folder cannot be
+/// read at the start; 4: there is no cluster to watch; 5: the machine refuses, a port is taken for example.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -155,6 +163,9 @@ pub(crate) enum LogFormat {
 /// Reads YAML or JSON: several documents, `kind: List`, and Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
 /// CronJob and PodTemplate objects. Documents that get nothing pass through byte for byte; the others keep their
 /// comments and the order of their fields. What was done is said on standard error.
+///
+/// Exit code 0: everything was written, whatever got a sidecar; 1: the webhook would deny a pod, and nothing at all was
+/// written; 3: a manifest, a definition or a Namespace cannot be read, and nothing was written.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -208,6 +219,8 @@ pub(crate) enum OutputFormat {
 }
 
 /// Print the response that the webhook would give to a saved AdmissionReview.
+///
+/// Exit code 0: there is a response, be it a denial; 3: the review, a definition or a Namespace cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -258,10 +271,11 @@ pub(crate) enum ValidateFormat {
     Json,
 }
 
-/// Ask a running webhook over HTTPS whether it injects.
+/// Ask a running webhook over HTTPS whether it injects (what `helm test` runs).
 ///
 /// Connects as the API server does (TLS verified against the CA bundle and the Service's name), asks whether it is
-/// ready, and sends the review of a labelled pod. Exit code 0: it injects; 1: it does not.
+/// ready, and sends the review of a labelled pod. Exit code 0: it injects; 1: it does not; 2: the address or the CA
+/// certificates are none.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

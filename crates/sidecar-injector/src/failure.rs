@@ -1,4 +1,5 @@
-//! What ends a command early, and the exit code that says so: 2 usage, 3 input, 4 cluster, 5 internal (DESIGN: 0 ok, 1 findings).
+//! What ends a command early, and the exit code that says so: 2 usage, 3 input, 4 cluster, 5 internal. 0 and 1 (findings)
+//! are answers of commands that came to their end.
 
 use std::fmt::Display;
 use std::process::ExitCode;

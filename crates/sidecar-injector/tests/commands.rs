@@ -282,6 +282,25 @@ fn a_document_without_a_kind_is_pointed_out() {
     );
 }
 
+#[test]
+fn the_exit_codes_in_the_help_are_those_of_the_documentation() {
+    let codes = |text: &str, mark: char| -> Vec<(char, String)> {
+        let (_, rest) = text.split_once("xit codes").unwrap();
+        let lines = rest.lines().skip_while(|line| !line.trim_start_matches(['|', ' ']).starts_with('0'));
+        let lines = lines.take_while(|line| line.starts_with(mark));
+        let words = lines.map(|line| line.trim_matches(['|', ' ']).replace('|', ""));
+        words.map(|line| (line.chars().next().unwrap(), line[1..].trim().to_owned())).collect()
+    };
+    let help = codes(&run(&["--help"], "").stdout, ' ');
+    let documented = codes(include_str!("../../../docs/answers.md"), '|');
+    assert_eq!(help.iter().map(|(code, _)| *code).collect::<String>(), "012345");
+    assert_eq!(help, documented);
+    for command in ["serve", "inject", "review", "validate", "check"] {
+        let long = run(&[command, "--help"], "").stdout;
+        assert!(long.contains("Exit code 0: "), "{command}");
+    }
+}
+
 /// Regression: a word that is no level was taken for a module's name, and nothing was logged at all.
 #[test]
 fn a_level_that_is_none_is_refused() {
