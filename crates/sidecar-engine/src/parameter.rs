@@ -7,6 +7,7 @@ use crate::json::Json;
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::quantity::Quantity;
+use crate::suggestion::nearest;
 
 /// The end of the prefix of the annotations that set parameters: `DEFINITION.sidecar.me/PARAMETER`.
 const ANNOTATION_SUFFIX: &str = ".sidecar.me/";
@@ -126,7 +127,7 @@ impl Parameters {
             if self.all.iter().any(|parameter| parameter.name == name) {
                 set.push((name, value));
             } else {
-                problems.push(format!("there is no parameter {name:?}{}", self.known()));
+                problems.push(format!("there is no parameter {name:?}{}", self.known(name)));
             }
         }
         if set.is_empty() && problems.is_empty() {
@@ -150,11 +151,15 @@ impl Parameters {
         if problems.is_empty() { Ok(values) } else { Err(problems.join("; ")) }
     }
 
-    fn known(&self) -> String {
+    /// What there is instead of a parameter, to be put behind a message.
+    fn known(&self, name: &str) -> String {
         if self.all.is_empty() {
             return ", the definition has none".to_owned();
         }
-        format!(", there are {}", self.names().join(", "))
+        let names = self.names();
+        let near = nearest(name, names.iter().copied());
+        let near = near.map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+        format!("{near}, there are {}", names.join(", "))
     }
 }
 
