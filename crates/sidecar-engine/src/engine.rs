@@ -135,7 +135,22 @@ impl Engine {
     /// # Errors
     /// The text is not a JSON object.
     pub fn inject(&self, pod: &str, namespace: &Namespace) -> Result<Injection<'_>, PodError> {
-        Ok(self.inject_pod(&Pod::parse(pod)?, namespace, Detail::All))
+        self.inject_template(pod, namespace, Vec::new())
+    }
+
+    /// The same for the template of pods that get further volumes when they are made, by name: those of a StatefulSet's
+    /// `volumeClaimTemplates`.
+    ///
+    /// # Errors
+    /// The text is not a JSON object.
+    pub fn inject_template(
+        &self,
+        template: &str,
+        namespace: &Namespace,
+        promised_volumes: Vec<String>,
+    ) -> Result<Injection<'_>, PodError> {
+        let pod = Pod { promised_volumes, ..Pod::parse(template)? };
+        Ok(self.inject_pod(&pod, namespace, Detail::All))
     }
 
     fn inject_pod(&self, pod: &Pod<'_>, namespace: &Namespace, detail: Detail) -> Injection<'_> {

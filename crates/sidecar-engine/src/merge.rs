@@ -56,7 +56,8 @@ pub(crate) fn merge<'e>(
     } else {
         Vec::new()
     };
-    let mut draft = Draft { pod: Json::Shared(&pod.json), first: First::default() };
+    let mut draft =
+        Draft { pod: Json::Shared(&pod.json), first: First::default(), promised: &pod.promised_volumes };
     let has_containers = pod.has_containers();
     let mut waiting: Vec<usize> = (0..selected.len()).collect();
     let mut applied = vec![false; selected.len()];
@@ -137,6 +138,8 @@ fn attempt<'e: 'p, 'p>(
 struct Draft<'p> {
     pod: Json<'p>,
     first: First,
+    /// The names of volumes that it gets later.
+    promised: &'p [String],
 }
 
 /// The containers that definitions put first, in each list.
@@ -153,7 +156,7 @@ fn apply<'e: 'p, 'p>(
     draft: &mut Draft<'p>,
 ) -> Result<Log<'e>, Blocked> {
     let definition = selected.definition;
-    let Draft { pod, first } = draft;
+    let Draft { pod, first, promised } = draft;
     let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
     for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
         if part != "spec" {
@@ -196,7 +199,7 @@ fn apply<'e: 'p, 'p>(
         log.fields(container, patch.fields.clone(), &CONTAINER, (&path, Place::TOP))?;
     }
     if !log.operations.is_empty() {
-        admissible::check(pod, fragment)?;
+        admissible::check(pod, fragment, promised)?;
     }
     Ok(log)
 }

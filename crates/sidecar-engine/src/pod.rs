@@ -47,6 +47,8 @@ static POD: Plan = Plan::Fields(&[
 #[derive(Debug, Default)]
 pub(crate) struct Pod<'a> {
     pub(crate) json: Json<'a>,
+    /// The names of volumes that a template does not have and its pods will.
+    pub(crate) promised_volumes: Vec<String>,
 }
 
 /// Reads the pod in a larger document.
@@ -65,7 +67,7 @@ impl<'a> Pod<'a> {
         if json.fields().is_none() {
             return Err(PodError::NotAnObject);
         }
-        Ok(Pod { json })
+        Ok(Pod { json, ..Pod::default() })
     }
 
     fn metadata(&self) -> Option<&Json<'a>> {

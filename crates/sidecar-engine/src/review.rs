@@ -134,7 +134,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ReviewError> {
     } else {
         match body.object.0 {
             Json::Null => Err(Reason::NoObject),
-            json @ Json::Object(_) => Ok(Pod { json }),
+            json @ Json::Object(_) => Ok(Pod { json, ..Pod::default() }),
             _ => Err(Reason::MalformedPod),
         }
     };

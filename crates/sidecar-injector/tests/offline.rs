@@ -254,3 +254,29 @@ fn what_was_kept_or_replaced_is_said_without_its_value() {
         assert!(!text(&output.stdout).contains("warnings"));
     }
 }
+
+/// Regression: the volumes that the controller of a StatefulSet adds to its pods were missed in the template.
+#[test]
+fn the_volumes_of_claims_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = "inject: {spec: {containers: [{name: log, image: l, volumeMounts: \
+                  '${pod.spec.containers[0].volumeMounts}'}]}}, patchContainers: [{env: [{name: A, value: a}]}]";
+    let own = "patchContainers: [{env: [{name: B, value: b}]}]";
+    let definitions =
+        write(folder.path(), "definitions.yaml", &definitions(&[("shared", shared), ("own", own)]));
+    let mounts = "volumeMounts: [{name: data, mountPath: /data}]";
+    let set = format!(
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: db}}\nspec:\n  template: {{spec: {{containers: [{{name: app, \
+         image: a, {mounts}}}]}}}}\n  volumeClaimTemplates: [{{metadata: {{name: data}}}}]\n"
+    );
+    let with_claims = write(folder.path(), "set.yaml", &set);
+    let said = text(&run(&["inject", "-f", &with_claims, "--definitions", &definitions]).stderr);
+    assert_eq!(said, "StatefulSet/db: injected own\nStatefulSet/db: injected shared\n");
+    // A mount of the definition's, of a volume that nobody has, is still one; those of the pod are not ours to judge.
+    let without = write(folder.path(), "without.yaml", &set.replace("{name: data}}]", "{name: other}}]"));
+    let said = text(&run(&["inject", "-f", &without, "--definitions", &definitions]).stderr);
+    assert_eq!(
+        without_details(&said),
+        "StatefulSet/db: injected own\nStatefulSet/db: without shared: WouldBeRejected\n"
+    );
+}

@@ -16,8 +16,8 @@ use crate::render::Fragment;
 /// All annotations together (apimachinery pkg/api/validation/objectmeta.go, `TotalAnnotationSizeLimitB`).
 const ANNOTATIONS_SIZE: usize = 256 * 1024;
 
-/// Looks at the pod as it would be, where the fragment has changed it.
-pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Blocked> {
+/// Looks at the pod as it would be, where the fragment has changed it. `promised` are names of volumes that it gets later.
+pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]) -> Result<(), Blocked> {
     let refused = |problem: Option<String>| match problem {
         Some(problem) => Err(Blocked::new(Reason::WouldBeRejected, problem)),
         None => Ok(()),
@@ -31,7 +31,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Block
     }
     let Some(spec) = pod.get("spec") else { return Ok(()) };
     let injected = fragment.pod.get("spec");
-    let volumes = Volumes { names: OnceCell::new(), spec };
+    let volumes = Volumes { names: OnceCell::new(), spec, promised, fragment };
     // Whether it is the definition's own, or one of the pod's that is patched.
     let mut touched: Vec<(&str, String, bool)> = Vec::new();
     for list in ["containers", "initContainers"] {
@@ -76,6 +76,8 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>) -> Result<(), Block
 struct Volumes<'s, 'a> {
     names: OnceCell<Option<BTreeSet<String>>>,
     spec: &'s Json<'a>,
+    promised: &'s [String],
+    fragment: &'s Fragment<'s>,
 }
 
 impl Volumes<'_, '_> {
@@ -88,6 +90,25 @@ impl Volumes<'_, '_> {
             }),
         };
         self.names.get_or_init(read).as_ref().is_none_or(|names| names.contains(name))
+            || self.promised.iter().any(|promised| promised == name)
+    }
+
+    /// Whether the fragment mounts it: mounts of the pod's own are for others to judge, who may know of more volumes.
+    fn is_wanted(&self, name: &str) -> bool {
+        let spec = self.fragment.pod.get("spec");
+        let lists = ["containers", "initContainers"].into_iter();
+        let injected = lists.filter_map(|list| spec?.get(list)?.items()).flatten();
+        let mounts = |container: &Json<'_>, list: &str| {
+            let mounts = container.field(list);
+            let mounts = mounts.as_ref().map(Json::resolve);
+            let items = mounts.as_ref().and_then(|mounts| mounts.items()).unwrap_or_default();
+            items.iter().any(|item| {
+                item.field("name").and_then(|name| Some(name.text()?.into_owned())).as_deref() == Some(name)
+            })
+        };
+        injected
+            .chain(self.fragment.patches.iter().map(|patch| &patch.fields))
+            .any(|container| mounts(container, "volumeMounts") || mounts(container, "volumeDevices"))
     }
 }
 
@@ -137,7 +158,7 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
         for item in items.items().unwrap_or_default() {
             let volume =
                 item.field("name").and_then(|name| Some(name.text()?.into_owned())).unwrap_or_default();
-            if !volumes.has(&volume) {
+            if !volumes.has(&volume) && volumes.is_wanted(&volume) {
                 return Some(format!("container {name:?} mounts the volume {volume:?}, which is not there"));
             }
             let path = item.field(key).and_then(|path| Some(path.text()?.into_owned())).unwrap_or_default();

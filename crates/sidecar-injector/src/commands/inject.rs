@@ -66,10 +66,11 @@ fn inject<'e>(
     report: &mut Report,
 ) -> Vec<(String, Patch<'e>)> {
     let mut patches = Vec::new();
-    for place in workload::pods(document) {
+    for mut place in workload::pods(document) {
         let text = place.pod.to_string();
         let namespace = places.of(&place);
-        match engine.inject(&text, &namespace) {
+        let volumes = std::mem::take(&mut place.claimed_volumes);
+        match engine.inject_template(&text, &namespace, volumes) {
             Ok(injection) => {
                 report.add(&place.object, &injection, namespace.name());
                 for hint in hints(&place) {

@@ -14,6 +14,8 @@ pub(crate) struct PodPlace<'d> {
     pub(crate) namespace: Option<&'d str>,
     /// The object is labelled, and the template in it is not: a label of the object does not reach its pods.
     pub(crate) is_labelled_outside: bool,
+    /// The names of the volumes that the StatefulSet controller adds to each of its pods.
+    pub(crate) claimed_volumes: Vec<String>,
 }
 
 /// All pods of a document, in their order.
@@ -47,6 +49,9 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
     if let Some(pod) = object.pointer(template) {
         let metadata = |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
         let name = metadata("name").or_else(|| metadata("generateName")).unwrap_or("(no name)");
+        let claims = object.pointer("/spec/volumeClaimTemplates").filter(|_| kind == "StatefulSet");
+        let claims = claims.and_then(Value::as_array).into_iter().flatten();
+        let claimed = claims.filter_map(|claim| Some(claim.pointer("/metadata/name")?.as_str()?.to_owned()));
         let is_labelled = |object: &Value| object.pointer("/metadata/labels/sidecar.me~1inject").is_some();
         places.push(PodPlace {
             object: format!("{kind}/{name}"),
@@ -54,6 +59,7 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
             pod,
             namespace: metadata("namespace").filter(|namespace| !namespace.is_empty()),
             is_labelled_outside: is_labelled(object) && !is_labelled(pod),
+            claimed_volumes: claimed.collect(),
         });
     }
 }
