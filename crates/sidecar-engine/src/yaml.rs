@@ -14,7 +14,13 @@ pub struct YamlError {
     pub column: usize,
     /// What is wrong there.
     pub problem: String,
+    /// What is probably to be done about it.
+    pub help: Option<&'static str>,
 }
+
+/// Where expressions are not what YAML takes them for.
+pub(crate) const QUOTE_EXPRESSIONS: &str =
+    "put quotes around an expression that contains \": \" or braces, other quotes than those in it";
 
 impl YamlError {
     fn new(error: &serde_saphyr::Error) -> Self {
@@ -37,7 +43,28 @@ impl YamlError {
             Some((problem, _)) => format!("{problem}: separate documents with ---"),
             None => problem.to_owned(),
         };
-        YamlError { line, column, problem }
+        YamlError { line, column, problem, help: None }
+    }
+
+    /// The same about a whole text, whose authors fall into the same few holes.
+    fn of_text(error: &serde_saphyr::Error, text: &str) -> Self {
+        let error = YamlError::new(error);
+        let lines = || text.lines().zip(1..).skip(error.line.saturating_sub(1));
+        if error.problem.contains("tab") {
+            // The parser complains where the line before ends, or behind the tab.
+            let indented = lines().find_map(|(line, number)| {
+                let content = line.trim_start();
+                let indentation = line.get(..line.len() - content.len())?;
+                Some((number, indentation.find('\t')? + 1)).filter(|_| !content.is_empty())
+            });
+            if let Some((line, column)) = indented {
+                let problem = "a tab in the indentation".to_owned();
+                return YamlError { line, column, problem, help: Some("indent with spaces") };
+            }
+        }
+        let is_about_keys = error.problem.starts_with("duplicate");
+        let has_expression = lines().next().is_some_and(|(line, _)| line.contains("${"));
+        YamlError { help: (has_expression && !is_about_keys).then_some(QUOTE_EXPRESSIONS), ..error }
     }
 }
 
@@ -61,7 +88,7 @@ pub(crate) fn to_tree(text: &str) -> Result<Json<'static>, YamlError> {
     let tree = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         Json::deserialize(deserializer).map(Json::into_owned)
     });
-    tree.map_err(|error| YamlError::new(&error))
+    tree.map_err(|error| YamlError::of_text(&error, text))
 }
 
 /// Turns one document into JSON text, its fields in the order in which they were written.
@@ -75,7 +102,7 @@ pub fn to_json(text: &str) -> Result<String, YamlError> {
             .map_err(serde_saphyr::Error::custom)?;
         String::from_utf8(json).map_err(serde_saphyr::Error::custom)
     });
-    json.map_err(|error| YamlError::new(&error))
+    json.map_err(|error| YamlError::of_text(&error, text))
 }
 
 #[cfg(test)]
@@ -96,6 +123,28 @@ mod tests {
         ] {
             let error = super::to_json(text).unwrap_err();
             assert_eq!((error.line, error.column, error.problem.as_str()), (line, column, problem));
+        }
+        for (text, line, column, help) in [
+            ("a:\n  - b\n\t- c\n", 3, 1, "indent with spaces"),
+            ("a:\n\tb: 1\n", 2, 1, "indent with spaces"),
+            ("a:\n  b:\n  \tc: 1\n", 3, 3, "indent with spaces"),
+            ("a:\n\t- b\n", 2, 1, "indent with spaces"),
+            ("a:\n  b: 1\n\n\tc: 1\n", 4, 1, "indent with spaces"),
+            ("a: ${b ? c : d}\n", 1, 12, super::QUOTE_EXPRESSIONS),
+            ("a:\n- ${b ? {\"c\": 1} : null}\n", 2, 18, super::QUOTE_EXPRESSIONS),
+            ("a: \"${b ? \"c\" : \"d\"}\"\n", 1, 12, super::QUOTE_EXPRESSIONS),
+            ("{a: ${b}}\n", 1, 6, super::QUOTE_EXPRESSIONS),
+        ] {
+            let error = super::to_json(text).unwrap_err();
+            assert_eq!(
+                (error.line, error.column, error.help),
+                (line, column, Some(help)),
+                "{text:?}: {error}"
+            );
+            assert!(super::to_tree(text).is_err());
+        }
+        for text in ["a: ${b}\na: ${c}\n", "a:\n  - b\n - c\n"] {
+            assert_eq!(super::to_json(text).unwrap_err().help, None, "{text:?}");
         }
         let error = super::parse::<std::collections::BTreeMap<String, u8>>("a: 1\nb: x\n").unwrap_err();
         assert_eq!((error.line, error.column), (2, 4), "{error}");

@@ -1,7 +1,7 @@
 //! Runs the cases in `tests/loading/*.md`: text of a definition in, the problems with it out.
 //!
 //! A case is a heading of level two and two fenced blocks: a `definition` (`yaml` or `json`; with the third word
-//! `lenient`, fields that no pod has pass) and `problems`, one a line: `line:column code path: message (suggestion)`.
+//! `lenient`, fields that no pod has pass) and `problems`, one a line: `line:column code path: message (suggestion) [help]`.
 //! A definition without problems has an empty block. The lines at the top of a file that all its cases begin with are a
 //! `head` above the first case: a case whose text begins with `spec:` gets them, and its lines count from there.
 
@@ -98,6 +98,9 @@ fn show(problem: &Problem, skipped: usize) -> String {
     write!(shown, ": {}", problem.message).unwrap();
     if let Some(suggestion) = &problem.suggestion {
         write!(shown, " ({suggestion})").unwrap();
+    }
+    if let Some(help) = problem.help {
+        write!(shown, " [{help}]").unwrap();
     }
     shown
 }

@@ -251,7 +251,7 @@ Examples:
   # what is in the cluster
   kubectl get clustersidecardefinitions,sidecardefinitions -A -o yaml | sidecar-injector validate -f -
 
-  # for a program: file, line, column, code, path, message and suggestion of every error
+  # for a program: file, line, column, code, path, message, suggestion and help of every error
   sidecar-injector validate -f definitions/ -o json | jq -r '.[].code'")]
 pub(crate) struct ValidateArguments {
     /// File, folder, or `-` for standard input; can be given several times

@@ -37,12 +37,21 @@ impl Failure {
     }
 
     /// What is wrong with a text, and where: `line` and `column` count from 1.
-    pub(crate) fn text(name: &str, text: &str, line: usize, column: usize, problem: &str) -> Self {
+    pub(crate) fn text(
+        (name, text): (&str, &str),
+        (line, column): (usize, usize),
+        problem: &str,
+        help: Option<&str>,
+    ) -> Self {
         let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
         let rest = text.get(start..).unwrap_or_default();
         let offset = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(index, _)| index);
         let place = start + offset;
-        Self::Text(Mistake::new(problem, Spot { name, text, range: Some(place..place) }).draw())
+        let wrong = rest.get(offset..).and_then(|rest| rest.chars().next());
+        // A place of no length at the start of a line is drawn as if it were in the line before.
+        let length = wrong.filter(|character| !matches!(character, '\r' | '\n')).map_or(0, char::len_utf8);
+        let mistake = Mistake::new(problem, Spot { name, text, range: Some(place..place + length) });
+        Self::Text(Mistake { help: help.map(str::to_owned), ..mistake }.draw())
     }
 
     pub(crate) fn internal(problem: impl Display) -> Self {

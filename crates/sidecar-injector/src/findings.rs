@@ -64,12 +64,13 @@ pub(crate) struct Finding<'t> {
 
 impl Finding<'_> {
     pub(crate) fn draw(&self) -> String {
-        let Problem { code, path, message, suggestion, place } = &self.problem;
+        let Problem { code, path, message, suggestion, help, place } = &self.problem;
         let range = place.map(|place| place.start..place.end);
         let path = path.to_string();
+        let suggestion = suggestion.as_ref().map(|suggestion| format!("did you mean {suggestion:?}?"));
         let mistake = Mistake {
             code: Some(code.code()),
-            help: suggestion.as_ref().map(|suggestion| format!("did you mean {suggestion:?}?")),
+            help: suggestion.or_else(|| help.map(str::to_owned)),
             note: (!path.is_empty()).then(|| format!("field {path}")),
             other: self.other.clone().map(|spot| ("the first one is here", spot)),
             ..Mistake::new(message, Spot { name: self.name, text: self.text, range })
@@ -78,7 +79,7 @@ impl Finding<'_> {
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let Problem { code, path, message, suggestion, place } = &self.problem;
+        let Problem { code, path, message, suggestion, help, place } = &self.problem;
         json!({
             "file": self.name,
             "line": place.map(|place| place.line),
@@ -87,6 +88,7 @@ impl Finding<'_> {
             "path": path.to_string(),
             "message": message,
             "suggestion": suggestion,
+            "help": help,
         })
     }
 }

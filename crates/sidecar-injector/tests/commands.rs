@@ -354,6 +354,30 @@ error[UnknownField]: unknown field \"imagee\"
     assert!(found.stderr.ends_with("\n3 definitions, 2 with 2 errors\n"), "{}", found.stderr);
 }
 
+/// Regression: where the parser stumbles is not where the author can mend it.
+#[test]
+fn tabs_and_expressions_without_quotes_are_explained() {
+    let tab = format!("{DEFINITION}---\nkind: Service\nspec:\n  a: 1\n\tb: 2\n");
+    let drawn = "\
+error: a tab in the indentation
+  --> standard input:12:1
+   |
+12 |     b: 2
+   | ^^^^
+   |
+   = help: indent with spaces";
+    let found = run(&["inject", "-f", "-"], &tab);
+    assert_eq!((found.code, found.stderr.trim_end()), (3, drawn));
+    let found = run(&["validate", "-f", "-"], &tab);
+    let drawn = drawn.replace("error", "error[Syntax]");
+    assert_eq!(found.code, 1);
+    assert!(found.stderr.starts_with(&drawn), "{}", found.stderr);
+    let bare = DEFINITION
+        .replace("spec:\n      containers", "spec:\n      nodeName: ${true ? 'a' : 'b'}\n      containers");
+    let found = run(&["validate", "-f", "-"], &bare);
+    assert!(found.stderr.contains("help: put quotes around an expression"), "{}", found.stderr);
+}
+
 #[test]
 fn validate_names_both_places_of_a_name_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
@@ -395,6 +419,7 @@ fn validate_prints_errors_for_programs() {
             "path": "spec.inject.spec.containers[0].imagee",
             "message": "unknown field \"imagee\"",
             "suggestion": "image",
+            "help": null,
         }])
     );
     let lenient = run(&["validate", "-f", "-", "--allow-unknown-pod-fields"], &bad);

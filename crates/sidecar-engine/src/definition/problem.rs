@@ -15,6 +15,8 @@ pub struct Problem {
     pub message: String,
     /// What was probably meant.
     pub suggestion: Option<String>,
+    /// What is probably to be done about it.
+    pub help: Option<&'static str>,
     /// Where it is in the text, when that is known.
     pub place: Option<Place>,
 }
@@ -110,7 +112,7 @@ impl Problem {
 
     /// A problem without a suggestion, whose place is not known yet.
     pub fn new(code: ProblemCode, path: FieldPath, message: impl Into<String>) -> Self {
-        Problem { code, path, message: message.into(), suggestion: None, place: None }
+        Problem { code, path, message: message.into(), suggestion: None, help: None, place: None }
     }
 }
 
@@ -123,6 +125,9 @@ impl fmt::Display for Problem {
         formatter.write_str(&self.message)?;
         if let Some(suggestion) = &self.suggestion {
             write!(formatter, "; did you mean {suggestion:?}?")?;
+        }
+        if let Some(help) = self.help {
+            write!(formatter, "; {help}")?;
         }
         write!(formatter, " [{}]", self.code.code())
     }

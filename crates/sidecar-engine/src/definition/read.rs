@@ -132,7 +132,11 @@ fn read_section(section: &Section<'_>, lines: &Lines<'_>, options: ReadOptions) 
             let start = section.start + Lines::of(section.text).offset(error.line, error.column);
             let content = section.text.len() - section.text.trim_start().len();
             let mut problem = Problem::new(ProblemCode::Syntax, FieldPath::default(), error.problem);
-            problem.place = Some(lines.place(start..start));
+            // A place of no length at the start of a line is drawn as if it were in the line before.
+            let wrong = lines.text().get(start..).and_then(|rest| rest.chars().next());
+            let wrong = wrong.filter(|character| !matches!(character, '\r' | '\n'));
+            problem.place = Some(lines.place(start..start + wrong.map_or(0, char::len_utf8)));
+            problem.help = error.help;
             return vec![Document {
                 name: None,
                 line: lines.line(section.start + content),
@@ -192,6 +196,10 @@ fn parse(section: &Section<'_>) -> Result<Json<'static>, yaml::YamlError> {
 /// A document as a definition.
 fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, Vec<Problem>> {
     let json = normal(json);
+    // Whatever else is to be said about it would be said about something that it is not.
+    if let Some(problem) = strict::foreign(&json) {
+        return Err(vec![problem]);
+    }
     let mut problems = strict::check(&json, options);
     references::check(&json, &mut problems);
     let misspelt: Vec<_> = problems.iter().filter_map(meant).collect();
@@ -324,8 +332,7 @@ mod tests {
                 "3 ClusterSidecarDefinition a: ok",
                 "8 ?: 8:4 Syntax",
                 "12 ClusterSidecarDefinition b: 15:24 UnknownField",
-                "17 ?: 17:1 MissingField, 17:1 MissingField, 17:1 MissingField, 17:1 MissingField, 17:8 UnknownField, \
-                 17:8 DuplicateKey",
+                "17 ?: 17:1 MissingField, 17:8 DuplicateKey",
                 "19 ClusterSidecarDefinition a: ok",
             ]
         );

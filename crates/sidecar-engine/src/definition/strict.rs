@@ -2,12 +2,15 @@
 
 mod metadata;
 
+use std::borrow::Cow;
+
 use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
 use crate::json::Json;
 use crate::quantity::Quantity;
 use crate::shape::{Field, OWN, POD, Shape, Table, Type, kind_of};
 use crate::suggestion::nearest;
+use crate::yaml::QUOTE_EXPRESSIONS;
 
 /// The fields of a definition itself.
 const TOP: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
@@ -20,6 +23,30 @@ pub(super) fn check(json: &Json<'_>, options: ReadOptions) -> Vec<Problem> {
     let mut check = Check { options, problems: Vec::new() };
     check.definition(json);
     check.problems
+}
+
+/// What a map is instead of a definition, where it is not even a misspelt one.
+pub(super) fn foreign(json: &Json<'_>) -> Option<Problem> {
+    json.fields()?;
+    let (version, kind) = (json.get("apiVersion"), json.get("kind"));
+    if version.is_none() && kind.is_none() {
+        let message = format!(
+            "neither apiVersion nor kind is there; a definition begins with apiVersion: {API_VERSION} and kind: {}",
+            KINDS.join(" or ")
+        );
+        return Some(Problem::new(ProblemCode::MissingField, FieldPath::of("kind"), message));
+    }
+    let kind = kind?.text()?;
+    let version = version.map_or(Some(Cow::Borrowed("")), Json::text)?;
+    let group = API_VERSION.split('/').next().unwrap_or_default();
+    if version.split('/').next() == Some(group) || nearest(&kind, KINDS).is_some() {
+        return None;
+    }
+    let article = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+    let version = if version.is_empty() { String::new() } else { format!(" ({version})") };
+    let message =
+        format!("this is {article} {kind}{version}, not a definition: kind must be {}", KINDS.join(" or "));
+    Some(Problem::new(ProblemCode::InvalidValue, FieldPath::of("kind"), message))
 }
 
 struct Check {
@@ -281,6 +308,14 @@ impl Check {
         let suggestion = nearest(key, known).map(ToOwned::to_owned);
         let hint = if suggestion.is_some() { "" } else { hint };
         self.suggest(ProblemCode::UnknownField, path, format!("unknown field {key:?}{hint}"), suggestion);
+        self.help_with(key);
+    }
+
+    /// `- ${a ? b : c}` is a map to YAML.
+    fn help_with(&mut self, key: &str) {
+        if let Some(problem) = self.problems.last_mut().filter(|_| key.contains("${")) {
+            problem.help = Some(QUOTE_EXPRESSIONS);
+        }
     }
 
     fn missing(&mut self, path: &FieldPath, name: &str) {
@@ -303,6 +338,9 @@ impl Check {
             Some(Step::Field(_) | Step::Item(_)) => format!("must be {expected}, not {}", kind_of(json)),
         };
         self.suggest(ProblemCode::WrongType, path, message, suggestion);
+        if let Some((key, _)) = json.fields().and_then(|fields| fields.first()) {
+            self.help_with(key);
+        }
     }
 }
 

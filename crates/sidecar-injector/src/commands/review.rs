@@ -38,7 +38,7 @@ fn failure(source: &Source, error: &ReviewError) -> Failure {
         (ReviewError::Malformed { line, column, problem }, Ok(text)) => {
             // The place is drawn; it need not be said as well.
             let problem = problem.split(" at line ").next().unwrap_or(problem);
-            Failure::text(&source.name, text, *line, *column, problem)
+            Failure::text((&source.name, text), (*line, *column), problem, None)
         }
         _ => Failure::input(&source.name, error),
     }

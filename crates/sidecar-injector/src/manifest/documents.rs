@@ -67,8 +67,9 @@ fn split_yaml(text: &str, name: &str) -> Result<Vec<Document>, Failure> {
         if before.is_empty() && body.is_empty() {
             return Ok(());
         }
-        let json = yaml::to_json(body)
-            .map_err(|error| Failure::text(name, text, line + error.line, error.column, &error.problem))?;
+        let json = yaml::to_json(body).map_err(|error| {
+            Failure::text((name, text), (line + error.line, error.column), &error.problem, error.help)
+        })?;
         documents.push(Document {
             format: Format::Yaml,
             before: std::mem::take(before),
