@@ -15,12 +15,29 @@ pub struct YamlError {
     /// What is wrong there.
     pub problem: String,
     /// What is probably to be done about it.
-    pub help: Option<&'static str>,
+    pub help: Option<Help>,
 }
 
-/// Where expressions are not what YAML takes them for.
-pub(crate) const QUOTE_EXPRESSIONS: &str =
-    "put quotes around an expression that contains \": \" or braces, other quotes than those in it";
+/// What is to be done where many fall into the same hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Help {
+    /// YAML has no tabs there.
+    IndentWithSpaces,
+    /// An expression is something else to YAML.
+    QuoteExpression,
+}
+
+impl Help {
+    /// One line for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Help::IndentWithSpaces => "indent with spaces",
+            Help::QuoteExpression => {
+                "put quotes around an expression that contains \": \" or braces, other quotes than those in it"
+            }
+        }
+    }
+}
 
 impl YamlError {
     fn new(error: &serde_saphyr::Error) -> Self {
@@ -59,12 +76,12 @@ impl YamlError {
             });
             if let Some((line, column)) = indented {
                 let problem = "a tab in the indentation".to_owned();
-                return YamlError { line, column, problem, help: Some("indent with spaces") };
+                return YamlError { line, column, problem, help: Some(Help::IndentWithSpaces) };
             }
         }
         let is_about_keys = error.problem.starts_with("duplicate");
         let has_expression = lines().next().is_some_and(|(line, _)| line.contains("${"));
-        YamlError { help: (has_expression && !is_about_keys).then_some(QUOTE_EXPRESSIONS), ..error }
+        YamlError { help: (has_expression && !is_about_keys).then_some(Help::QuoteExpression), ..error }
     }
 }
 
@@ -125,15 +142,15 @@ mod tests {
             assert_eq!((error.line, error.column, error.problem.as_str()), (line, column, problem));
         }
         for (text, line, column, help) in [
-            ("a:\n  - b\n\t- c\n", 3, 1, "indent with spaces"),
-            ("a:\n\tb: 1\n", 2, 1, "indent with spaces"),
-            ("a:\n  b:\n  \tc: 1\n", 3, 3, "indent with spaces"),
-            ("a:\n\t- b\n", 2, 1, "indent with spaces"),
-            ("a:\n  b: 1\n\n\tc: 1\n", 4, 1, "indent with spaces"),
-            ("a: ${b ? c : d}\n", 1, 12, super::QUOTE_EXPRESSIONS),
-            ("a:\n- ${b ? {\"c\": 1} : null}\n", 2, 18, super::QUOTE_EXPRESSIONS),
-            ("a: \"${b ? \"c\" : \"d\"}\"\n", 1, 12, super::QUOTE_EXPRESSIONS),
-            ("{a: ${b}}\n", 1, 6, super::QUOTE_EXPRESSIONS),
+            ("a:\n  - b\n\t- c\n", 3, 1, super::Help::IndentWithSpaces),
+            ("a:\n\tb: 1\n", 2, 1, super::Help::IndentWithSpaces),
+            ("a:\n  b:\n  \tc: 1\n", 3, 3, super::Help::IndentWithSpaces),
+            ("a:\n\t- b\n", 2, 1, super::Help::IndentWithSpaces),
+            ("a:\n  b: 1\n\n\tc: 1\n", 4, 1, super::Help::IndentWithSpaces),
+            ("a: ${b ? c : d}\n", 1, 12, super::Help::QuoteExpression),
+            ("a:\n- ${b ? {\"c\": 1} : null}\n", 2, 18, super::Help::QuoteExpression),
+            ("a: \"${b ? \"c\" : \"d\"}\"\n", 1, 12, super::Help::QuoteExpression),
+            ("{a: ${b}}\n", 1, 6, super::Help::QuoteExpression),
         ] {
             let error = super::to_json(text).unwrap_err();
             assert_eq!(

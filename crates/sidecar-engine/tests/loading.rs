@@ -100,7 +100,7 @@ fn show(problem: &Problem, skipped: usize) -> String {
         write!(shown, " ({suggestion})").unwrap();
     }
     if let Some(help) = problem.help {
-        write!(shown, " [{help}]").unwrap();
+        write!(shown, " [{}]", help.text()).unwrap();
     }
     shown
 }

@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use sidecar_engine::yaml::Help;
+
 use crate::drawing::{Mistake, Spot};
 
 /// Why a command could not do its work.
@@ -41,7 +43,7 @@ impl Failure {
         (name, text): (&str, &str),
         (line, column): (usize, usize),
         problem: &str,
-        help: Option<&str>,
+        help: Option<Help>,
     ) -> Self {
         let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
         let rest = text.get(start..).unwrap_or_default();
@@ -51,7 +53,7 @@ impl Failure {
         // A place of no length at the start of a line is drawn as if it were in the line before.
         let length = wrong.filter(|character| !matches!(character, '\r' | '\n')).map_or(0, char::len_utf8);
         let mistake = Mistake::new(problem, Spot { name, text, range: Some(place..place + length) });
-        Self::Text(Mistake { help: help.map(str::to_owned), ..mistake }.draw())
+        Self::Text(Mistake { help: help.map(|help| help.text().to_owned()), ..mistake }.draw())
     }
 
     pub(crate) fn internal(problem: impl Display) -> Self {

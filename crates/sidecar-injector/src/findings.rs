@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::json;
 use sidecar_engine::definition::{DefinitionName, FieldPath, Problem, ProblemCode, ReadOptions, read};
+use sidecar_engine::yaml::Help;
 
 use crate::drawing::{Mistake, Spot};
 use crate::failure::Failure;
@@ -70,7 +71,7 @@ impl Finding<'_> {
         let suggestion = suggestion.as_ref().map(|suggestion| format!("did you mean {suggestion:?}?"));
         let mistake = Mistake {
             code: Some(code.code()),
-            help: suggestion.or_else(|| help.map(str::to_owned)),
+            help: suggestion.or_else(|| help.map(|help| help.text().to_owned())),
             note: (!path.is_empty()).then(|| format!("field {path}")),
             other: self.other.clone().map(|spot| ("the first one is here", spot)),
             ..Mistake::new(message, Spot { name: self.name, text: self.text, range })
@@ -88,7 +89,7 @@ impl Finding<'_> {
             "path": path.to_string(),
             "message": message,
             "suggestion": suggestion,
-            "help": help,
+            "help": help.map(Help::text),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::DefinitionName;
+use crate::yaml::Help;
 
 /// One thing that is wrong with a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Problem {
     /// What was probably meant.
     pub suggestion: Option<String>,
     /// What is probably to be done about it.
-    pub help: Option<&'static str>,
+    pub help: Option<Help>,
     /// Where it is in the text, when that is known.
     pub place: Option<Place>,
 }
@@ -127,7 +128,7 @@ impl fmt::Display for Problem {
             write!(formatter, "; did you mean {suggestion:?}?")?;
         }
         if let Some(help) = self.help {
-            write!(formatter, "; {help}")?;
+            write!(formatter, "; {}", help.text())?;
         }
         write!(formatter, " [{}]", self.code.code())
     }

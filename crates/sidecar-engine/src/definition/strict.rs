@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::quantity::Quantity;
 use crate::shape::{Field, OWN, POD, Shape, Table, Type, kind_of};
 use crate::suggestion::nearest;
-use crate::yaml::QUOTE_EXPRESSIONS;
+use crate::yaml::Help;
 
 /// The fields of a definition itself.
 const TOP: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
@@ -314,7 +314,7 @@ impl Check {
     /// `- ${a ? b : c}` is a map to YAML.
     fn help_with(&mut self, key: &str) {
         if let Some(problem) = self.problems.last_mut().filter(|_| key.contains("${")) {
-            problem.help = Some(QUOTE_EXPRESSIONS);
+            problem.help = Some(Help::QuoteExpression);
         }
     }
 
