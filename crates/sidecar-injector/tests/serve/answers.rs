@@ -217,6 +217,25 @@ async fn the_log_has_one_short_line_for_each_review_and_nothing_of_the_pod() {
 }
 
 #[tokio::test]
+async fn the_log_counts_what_was_kept_and_replaced_and_names_nothing_of_it() {
+    for (policy, counted, other) in [("KeepPod", "kept", "replaced"), ("Replace", "replaced", "kept")] {
+        let definitions = tempfile::tempdir().unwrap();
+        let definition = format!(
+            "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: d}}\nspec:\n  onConflict: {policy}\n  \
+             patchContainers: [{{env: [{{name: PASSWORD, value: a}}, {{name: OTHER, value: b}}]}}]\n"
+        );
+        std::fs::write(definitions.path().join("d.yaml"), definition).unwrap();
+        let server = Server::start(&[("DEFINITIONS", definitions.path().to_str().unwrap())]);
+        let mut connection = Connection::http1(&server).await.unwrap();
+        let answer = connection.review(&review(pod(Some("true")))).await.unwrap().json();
+        assert!(answer["response"].get("warnings").is_none(), "{answer}");
+        let line = server.wait_for_log("review");
+        assert_eq!((&line[counted], line.get(other)), (&json!(1), None), "{line}");
+        assert!(!line.to_string().contains("PASSWORD"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn https_is_on_only_for_true_and_plain_http_is_on_loopback() {
     for value in ["True", "1", "yes", "", "false"] {
         let server = Server::start(&[("HTTPS_ENABLED", value)]);
