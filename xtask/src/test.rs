@@ -104,6 +104,8 @@ impl Step {
                         "--test",
                         "oracle",
                         "--test",
+                        "admissible",
+                        "--test",
                         "definitions",
                         "--test",
                         "testbed",

@@ -5,7 +5,6 @@
 
 mod compile;
 mod labels;
-mod names;
 mod places;
 mod problem;
 mod read;

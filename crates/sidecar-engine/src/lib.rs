@@ -31,6 +31,7 @@ mod error;
 mod expression;
 mod json;
 mod merge;
+mod names;
 mod namespace;
 mod parameter;
 mod patch;

@@ -1,9 +1,10 @@
 //! The types of everything in a pod or a definition, as `cargo xtask generate` wrote them down.
 
 mod fit;
-mod values;
+mod format;
 
 pub(crate) use fit::{Misfit, Slot};
+pub(crate) use format::Format;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -32,8 +33,7 @@ pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) shape: Shape,
     pub(crate) is_required: bool,
-    /// Those that a string can have; empty: any.
-    pub(crate) values: &'static [&'static str],
+    pub(crate) format: Format,
 }
 
 /// What a value can be.
@@ -86,8 +86,8 @@ impl Type {
             let kind = kind.text()?;
             let required = kind.strip_suffix(", required");
             let shape = Shape::read(required.unwrap_or(&kind));
-            let values = values::of(type_name, name);
-            Some(Field { name: name.to_string(), shape, is_required: required.is_some(), values })
+            let format = Format::of(type_name, name);
+            Some(Field { name: name.to_string(), shape, is_required: required.is_some(), format })
         };
         Type::Struct(fields.iter().filter_map(read).collect())
     }
@@ -168,7 +168,7 @@ mod tests {
                 }
             }
         }
-        for (name, field, _) in values::VALUES {
+        for (name, field, _) in format::FORMATS {
             assert!(POD.fields(name).iter().any(|known| known.name == field), "{name}.{field}");
         }
         let name = POD.fields("Container").iter().find(|field| field.name == "name").unwrap();

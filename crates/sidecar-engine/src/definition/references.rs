@@ -10,8 +10,9 @@ mod selector;
 
 use std::collections::HashSet;
 
-use super::{FieldPath, Problem, ProblemCode, names};
+use super::{FieldPath, Problem, ProblemCode};
 use crate::json::Json;
+use crate::names;
 use crate::suggestion::nearest;
 
 /// Labels by which owners find their pods; a pod that gets another value is lost to its owner.

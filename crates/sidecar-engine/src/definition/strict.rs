@@ -8,7 +8,7 @@ use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
 use crate::json::Json;
 use crate::quantity::Quantity;
-use crate::shape::{Field, OWN, POD, Shape, Table, Type, kind_of};
+use crate::shape::{Field, Format, OWN, POD, Shape, Table, Type, kind_of};
 use crate::suggestion::nearest;
 use crate::yaml::Help;
 
@@ -128,10 +128,29 @@ impl Check {
 
     fn field(&mut self, json: &Json<'_>, field: &Field, path: &FieldPath, owner: Owner) {
         self.value(json, &field.shape, path, owner);
-        let Json::Text(text) = json else { return };
-        let is_known = field.values.is_empty() || field.values.iter().any(|value| value == text);
-        if !is_known && !is_expression(json) && !self.options.allow_unknown_pod_fields {
-            self.not_one_of(path, text, field.values.iter().copied().filter(|value| !value.is_empty()));
+        if field.format != Format::Any && !self.options.allow_unknown_pod_fields {
+            self.format(json, field.format, path);
+        }
+    }
+
+    fn format(&mut self, json: &Json<'_>, format: Format, path: &FieldPath) {
+        match json {
+            Json::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.format(item, format, &path.item(index));
+                }
+            }
+            Json::Object(fields) => {
+                for (key, value) in fields {
+                    self.format(value, format, &path.field(key));
+                }
+            }
+            scalar if !is_expression(scalar) && !format.allows(scalar) => {
+                let message = format!("is {scalar}, {}", format.described());
+                let suggestion = scalar.text().and_then(|text| format.suggestion(&text));
+                self.suggest(ProblemCode::InvalidValue, path, message, suggestion);
+            }
+            _ => {}
         }
     }
 

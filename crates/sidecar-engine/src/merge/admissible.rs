@@ -62,6 +62,9 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
         refused(host_ports(spec))?;
     }
     refused(pod_level_resources(spec))?;
+    if injected.is_some_and(|injected| injected.get("securityContext").is_some()) {
+        refused(profiles(spec, "the pod"))?;
+    }
     if injected.is_some_and(|injected| injected.get("schedulingGates").is_some())
         && spec.get("nodeName").is_some()
     {
@@ -118,6 +121,8 @@ fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_,
     let problem = problem.or_else(|| mounts(&container, name, volumes));
     let problem = problem.or_else(|| ports(&container, name));
     let problem = problem.or_else(|| resources(&container, name));
+    let problem = problem.or_else(|| hooks(&container, name, volumes.spec));
+    let problem = problem.or_else(|| profiles(&container, &format!("container {name:?}")));
     problem.or_else(|| {
         let is_ordinary =
             list == "initContainers" && container.text_of("restartPolicy").as_deref() != Some("Always");
@@ -170,22 +175,12 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
     None
 }
 
-/// Numbers of ports; and their names: at most 15 characters, each once in a container.
+/// Names of ports: at most 15 characters, each once in a container.
 fn ports(container: &Json<'_>, name: &str) -> Option<String> {
     let ports = container.field("ports")?;
     let ports = ports.resolve();
     let mut names = BTreeSet::new();
     for port in ports.items().unwrap_or_default() {
-        for field in ["containerPort", "hostPort"] {
-            let Some(Json::Number(number)) = port.field(field) else { continue };
-            let is_port = number.as_u64().is_some_and(|number| {
-                // A port of the node that is 0 is none.
-                (1..=65535).contains(&number) || (field == "hostPort" && number == 0)
-            });
-            if !is_port {
-                return Some(format!("container {name:?} has the {field} {number}, which is no port"));
-            }
-        }
         let Some(port_name) = port.field("name").and_then(|name| Some(name.text()?.into_owned())) else {
             continue;
         };
@@ -214,6 +209,42 @@ fn resources(container: &Json<'_>, name: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// Kubernetes' default of `terminationGracePeriodSeconds`.
+const GRACE_PERIOD: i64 = 30;
+
+/// No hook sleeps longer than the pod has time to end (pkg/apis/core/validation, `validateSleepAction`).
+fn hooks(container: &Json<'_>, name: &str, spec: &Json<'_>) -> Option<String> {
+    let number = |json: Json<'_>| match json.resolve().as_ref() {
+        Json::Number(number) => number.as_i64(),
+        _ => None,
+    };
+    let lifecycle = container.field("lifecycle")?;
+    for hook in ["postStart", "preStop"] {
+        let sleep = lifecycle.field(hook).and_then(|hook| hook.field("sleep")?.field("seconds"));
+        let grace = spec.field("terminationGracePeriodSeconds").and_then(number).unwrap_or(GRACE_PERIOD);
+        if let Some(seconds) = sleep.and_then(number).filter(|seconds| *seconds > grace) {
+            let when = if hook == "preStop" { "before it stops" } else { "after its start" };
+            return Some(format!(
+                "container {name:?} would sleep for {seconds} s {when}, the pod has {grace} s (terminationGracePeriodSeconds)"
+            ));
+        }
+    }
+    None
+}
+
+/// A profile of the node has a name, and no other one has (pkg/apis/core/validation, `validateSeccompProfileField`).
+fn profiles(owner: &Json<'_>, shown: &str) -> Option<String> {
+    let context = owner.field("securityContext")?;
+    ["seccompProfile", "appArmorProfile"].into_iter().find_map(|field| {
+        let profile = context.field(field)?;
+        let is_local = profile.field("type").is_some_and(|kind| kind.text().as_deref() == Some("Localhost"));
+        let has_name = profile.field("localhostProfile").is_some();
+        (is_local != has_name).then(|| {
+            format!("{shown} has a {field} that needs localhostProfile with type Localhost, and only there")
+        })
+    })
 }
 
 /// Ports of the node: each once among the ordinary containers.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{POD, Shape, Type, kind_of};
+use super::{Format, POD, Shape, Type, kind_of};
 use crate::json::Json;
 use crate::quantity::Quantity;
 
@@ -21,10 +21,8 @@ static CONTAINER: LazyLock<Shape> = LazyLock::new(|| Shape::Named("Container".to
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot {
     shape: &'static Shape,
-    /// Those that a string can have; empty: any.
-    values: &'static [&'static str],
+    format: Format,
     is_required: bool,
-    /// Of required strings only the value of an HTTP header may be.
     may_be_empty: bool,
 }
 
@@ -49,13 +47,16 @@ impl Slot {
     }
 
     fn of(shape: &'static Shape) -> Self {
-        Slot { shape, values: &[], is_required: false, may_be_empty: true }
+        Slot { shape, format: Format::Any, is_required: false, may_be_empty: true }
     }
 
     /// The place of an item, of a list.
     pub(crate) fn item(self) -> Self {
         match self.shape {
-            Shape::List(item) => Slot::of(item),
+            // An empty field is an absent one, an empty item is an item.
+            Shape::List(item) => {
+                Slot { format: self.format, may_be_empty: self.format == Format::Any, ..Slot::of(item) }
+            }
             _ => Slot::of(&Shape::Any),
         }
     }
@@ -63,13 +64,14 @@ impl Slot {
     /// The place of a field, of a map.
     pub(crate) fn field(self, key: &str) -> Self {
         match self.shape {
-            Shape::Map(value) => Slot::of(value),
+            Shape::Map(value) => Slot { format: self.format, ..Slot::of(value) },
             Shape::Named(name) => {
                 let field = POD.fields(name).iter().find(|field| field.name == key);
                 field.map_or(Slot::of(&Shape::Any), |field| {
                     let is_required = field.is_required && !PARTIAL.contains(&name.as_str());
-                    let may_be_empty = !is_required || !field.values.is_empty() || field.name == "value";
-                    Slot { shape: &field.shape, values: field.values, is_required, may_be_empty }
+                    // Of required strings only the value of an HTTP header may be.
+                    let may_be_empty = !is_required || field.name == "value";
+                    Slot { shape: &field.shape, format: field.format, is_required, may_be_empty }
                 })
             }
             _ => Slot::of(&Shape::Any),
@@ -103,7 +105,7 @@ impl Slot {
                 self.fields(fields)
             }
             (Shape::Named(name), json) if !matches!(POD.get(name), Some(Type::Struct(_))) => Ok(json),
-            (_, json) => self.scalar(json),
+            (_, json) => self.scalar(json).and_then(|json| self.formatted(json)),
         }
     }
 
@@ -142,14 +144,13 @@ impl Slot {
             misfit(&format!("must be {}, and the expression gives {given}", self.shape.described()))
         };
         match (self.shape, &json) {
-            (Shape::Any, _) | (Shape::Number, Json::Number(_)) | (Shape::Flag, Json::Bool(_)) => Ok(json),
+            (Shape::Any, _)
+            | (Shape::Text, Json::Text(_))
+            | (Shape::Number, Json::Number(_))
+            | (Shape::Flag, Json::Bool(_)) => Ok(json),
             (Shape::Quantity, Json::Text(text)) if Quantity::parse(text).is_some() => Ok(json),
             (Shape::Quantity, Json::Number(_)) => self.scalar(Json::text_from(json.to_string())),
-            (Shape::Text, Json::Text(text)) => self.text(text).map(|()| json),
-            (Shape::Text, Json::Number(_) | Json::Bool(_)) => {
-                let text = json.to_string();
-                self.text(&text).map(|()| Json::text_from(text))
-            }
+            (Shape::Text, Json::Number(_) | Json::Bool(_)) => Ok(Json::text_from(json.to_string())),
             (Shape::Integer | Shape::Int32 | Shape::IntOrText, Json::Number(number)) if !number.is_f64() => {
                 let small = number.as_i64().and_then(|number| i32::try_from(number).ok());
                 let fits = self.shape == &Shape::Integer || small.is_some();
@@ -171,12 +172,11 @@ impl Slot {
         }
     }
 
-    fn text(self, text: &str) -> Result<(), Misfit> {
-        if !self.values.is_empty() && !self.values.contains(&text) {
-            let values: Vec<_> = self.values.iter().filter(|value| !value.is_empty()).copied().collect();
-            return Err(misfit(&format!("must be one of {}", values.join(", "))));
+    fn formatted(self, json: Json<'static>) -> Result<Json<'static>, Misfit> {
+        if matches!(&json, Json::Text(text) if text.is_empty()) && !self.may_be_empty {
+            return Err(misfit("must not be empty"));
         }
-        if text.is_empty() && !self.may_be_empty { Err(misfit("must not be empty")) } else { Ok(()) }
+        if self.format.allows(&json) { Ok(json) } else { Err(misfit(&self.format.described())) }
     }
 }
 

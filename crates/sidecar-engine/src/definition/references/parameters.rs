@@ -1,7 +1,8 @@
 //! Parameters whose limits make no sense. Whether the default is within them is the compiler's to say.
 
 use super::{At, Report};
-use crate::definition::{ParameterType, ProblemCode, names};
+use crate::definition::{ParameterType, ProblemCode};
+use crate::names;
 use crate::parameter;
 use crate::quantity::Quantity;
 

@@ -1,7 +1,7 @@
 //! The pod YAML of a definition: names, references and what Kubernetes refuses.
 
 use super::{At, Report};
-use crate::definition::{FieldPath, ProblemCode, names};
+use crate::definition::{FieldPath, ProblemCode};
 
 /// What only native sidecars may have among the init containers.
 const FOR_RUNNING: [&str; 4] = ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
@@ -160,13 +160,4 @@ fn check_ports(ports: &[At<'_>], report: &mut Report<'_>) {
     let keys: Vec<(String, FieldPath)> = ports.iter().filter_map(key).collect();
     report.unique("port", keys.iter().map(|(key, path)| (key.clone(), path)));
     report.unique_field("port", ports, "name");
-    for name in ports.iter().filter_map(|port| port.field("name")) {
-        if let Some(text) = name.settled().filter(|text| !names::is_port_name(text)) {
-            let message = format!(
-                "{text:?} cannot be a port's name: at most 15 lower-case letters, digits and single inner hyphens, a letter among them"
-            );
-            let suggestion = names::nearest_label(text).filter(|label| names::is_port_name(label));
-            report.suggest(ProblemCode::InvalidName, &name.path, message, suggestion);
-        }
-    }
 }

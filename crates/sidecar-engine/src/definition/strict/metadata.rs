@@ -1,9 +1,9 @@
 //! The metadata of definitions, and the metadata that they inject.
 
 use super::{Check, Owner};
-use crate::definition::names;
 use crate::definition::{FieldPath, ProblemCode};
 use crate::json::Json;
+use crate::names;
 use crate::shape::POD;
 
 /// What can be injected of a pod's metadata.

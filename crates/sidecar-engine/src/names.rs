@@ -1,12 +1,17 @@
 //! Which names Kubernetes allows where (apimachinery pkg/util/validation).
 
 /// A lower-case word of letters, digits and inner hyphens: what containers, volumes and namespaces are called.
-pub(super) fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_word(name)
 }
 
+/// Labels with dots between: what most objects are called.
+pub(crate) fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_word)
+}
+
 /// What ports are called, `IANA_SVC_NAME`: a short label with a letter and no two hyphens together.
-pub(super) fn is_port_name(name: &str) -> bool {
+pub(crate) fn is_port_name(name: &str) -> bool {
     name.len() <= 15
         && is_word(name)
         && !name.contains("--")
@@ -14,17 +19,16 @@ pub(super) fn is_port_name(name: &str) -> bool {
 }
 
 /// The key of a label or an annotation: a name, maybe with a domain and `/` in front.
-pub(super) fn is_key(key: &str) -> bool {
+pub(crate) fn is_key(key: &str) -> bool {
     let (domain, name) = match key.split_once('/') {
         Some((domain, name)) => (Some(domain), name),
         None => (None, key),
     };
-    let is_domain = |domain: &str| domain.len() <= 253 && domain.split('.').all(is_word);
-    domain.is_none_or(is_domain) && !name.is_empty() && is_label_value(name)
+    domain.is_none_or(is_subdomain) && !name.is_empty() && is_label_value(name)
 }
 
 /// The value of a label; it may be empty.
-pub(super) fn is_label_value(value: &str) -> bool {
+pub(crate) fn is_label_value(value: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let ends = [value.as_bytes().first(), value.as_bytes().last()];
     value.len() <= 63
@@ -33,13 +37,13 @@ pub(super) fn is_label_value(value: &str) -> bool {
 }
 
 /// A parameter's name can stand in an expression behind a dot.
-pub(super) fn is_parameter(name: &str) -> bool {
+pub(crate) fn is_parameter(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The label that was probably meant.
-pub(super) fn nearest_label(name: &str) -> Option<String> {
+pub(crate) fn nearest_label(name: &str) -> Option<String> {
     let lower: String =
         name.to_lowercase().chars().map(|c| if matches!(c, '_' | '.' | ' ') { '-' } else { c }).collect();
     let label = lower.trim_matches('-');
