@@ -178,5 +178,5 @@ fn what_expressions_give_never_makes_something_that_is_no_pod() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(4000));
     runner.run(&(fragment(), value()), |(fragment, value)| still_a_pod(&fragment, &value)).unwrap();
     let injected = INJECTED.load(Ordering::Relaxed);
-    assert!(injected > 400, "only {injected} were injected");
+    assert!(injected > 200, "only {injected} were injected");
 }
