@@ -75,10 +75,22 @@ fn spec(more: &Value) -> Value {
 async fn the_api_server_keeps_definitions_as_they_are_and_refuses_wrong_ones() {
     let kinds = Kinds::start().await;
     kinds.wait().await;
+    they_explain_themselves(&kinds).await;
     good_definitions_are_taken_as_they_are(&kinds).await;
     bad_ones_are_refused_with_a_sentence(&kinds).await;
     the_list_shows_what_matters(&kinds).await;
     kinds.cluster.stop().await.unwrap();
+}
+
+async fn they_explain_themselves(kinds: &Kinds) {
+    let explained = kinds.kubectl(&["explain", "clustersidecardefinition.spec.placement"]).await;
+    // kubectl breaks lines where it likes.
+    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in
+        ["Where the injected containers stand among the pod's own.", "{before: NAME} or {after: NAME}"]
+    {
+        assert!(explained.contains(part), "{explained}");
+    }
 }
 
 async fn good_definitions_are_taken_as_they_are(kinds: &Kinds) {
@@ -96,7 +108,7 @@ async fn good_definitions_are_taken_as_they_are(kinds: &Kinds) {
             {"name": "level", "type": "string", "default": "info", "allowed": ["debug", "info", "warn"]},
             {"name": "workers", "type": "integer", "default": 2, "minimum": 1, "maximum": 8},
             {"name": "memory", "type": "quantity", "default": "64Mi", "maximum": "1Gi"},
-            {"name": "ratio", "type": "number", "default": 0.5},
+            {"name": "ratio", "type": "number", "default": 0.5, "minimum": 0.25, "maximum": "1"},
         ],
         "inject": {
             "metadata": {"annotations": {"logs.example.com/shipped": "true"}},
@@ -121,6 +133,15 @@ async fn good_definitions_are_taken_as_they_are(kinds: &Kinds) {
     // Nothing pruned, nothing defaulted: what Git has and what the cluster has stay the same.
     assert_eq!(kept["spec"], everything);
 
+    // What a rule asks about may be of any type: a whole part of a pod can be the value of one expression.
+    for spec in [
+        json!({"inject": {"spec": "${namespace.name == 'a' ? {'hostname': 'a'} : null}"}}),
+        json!({"inject": {"metadata": "${null}"}}),
+        json!({"patchContainers": [{"env": [{"name": "A", "value": "b"}]}]}),
+    ] {
+        kinds.create(&definition("ClusterSidecarDefinition", "a", &spec).to_string(), true).await.unwrap();
+    }
+
     let namespaced = definition("SidecarDefinition", "mine", &spec(&json!({"required": true})));
     kinds.create(&namespaced.to_string(), false).await.unwrap();
 
@@ -137,26 +158,69 @@ async fn good_definitions_are_taken_as_they_are(kinds: &Kinds) {
 }
 
 async fn bad_ones_are_refused_with_a_sentence(kinds: &Kinds) {
+    const CLUSTER: &str = "ClusterSidecarDefinition";
+    const OWN: &str = "SidecarDefinition";
+    const NOTHING: &str = "nothing is injected: set inject, patchContainers, or both";
+    const BOUNDS: &str = "minimum and maximum are for parameters of the types integer, number and quantity";
     let long = "x".repeat(64);
     let parameter = |parameter: Value| spec(&json!({"parameters": [parameter]}));
     let selector = |selector: Value| spec(&json!({"selector": selector}));
-    for (name, spec, message) in [
-        ("false", spec(&json!({})), "the names true and false are values of sidecar.me/inject"),
-        (&long, spec(&json!({})), "63 at most"),
+    for (kind, name, spec, message) in [
+        (CLUSTER, "false", spec(&json!({})), "the names true and false are values of sidecar.me/inject"),
+        (OWN, "true", spec(&json!({})), "the names true and false are values of sidecar.me/inject"),
+        (CLUSTER, &long, spec(&json!({})), "63 at most"),
+        (OWN, "a.b", spec(&json!({})), "the name must be lower-case letters, digits and inner hyphens"),
+        (CLUSTER, "a", json!({"inject": {}, "patchContainers": []}), NOTHING),
+        (OWN, "a", json!({"order": 1}), NOTHING),
         (
+            CLUSTER,
+            "a",
+            selector(json!({"byName": "Only", "podSelector": {}})),
+            "byName: Only selects nobody, so it goes without podSelector",
+        ),
+        (
+            OWN,
+            "a",
+            selector(json!({"namespaceSelector": {}})),
+            "a SidecarDefinition is for the pods of its own namespace: it has no namespaceSelector",
+        ),
+        (
+            CLUSTER,
             "a",
             selector(
                 json!({"matchConditions": [{"name": "a", "expression": "true"}, {"name": "a", "expression": "true"}]}),
             ),
             "spec.selector.matchConditions[1]: Duplicate value",
         ),
-        ("a", parameter(json!({"name": "a-b"})), "letters, digits and _, a letter first"),
-        ("a", parameter(json!({"name": "a", "type": "text"})), "supported values: \"string\""),
-        ("a", spec(&json!({"ordre": 1})), "unknown field \"spec.ordre\""),
-        ("a", spec(&json!({"order": "first"})), "spec.order"),
+        (
+            CLUSTER,
+            "a",
+            spec(&json!({"parameters": [{"name": "a"}, {"name": "a"}]})),
+            "spec.parameters[1]: Duplicate value",
+        ),
+        (CLUSTER, "a", parameter(json!({"name": "a-b"})), "letters, digits and _, a letter first"),
+        (CLUSTER, "a", parameter(json!({"name": "a", "type": "text"})), "supported values: \"string\""),
+        (
+            CLUSTER,
+            "a",
+            parameter(json!({"name": "a", "type": "integer", "pattern": "1"})),
+            "pattern is for parameters of the type string",
+        ),
+        // A parameter whose type is not said is a string.
+        (CLUSTER, "a", parameter(json!({"name": "a", "minimum": 1})), BOUNDS),
+        (CLUSTER, "a", parameter(json!({"name": "a", "type": "boolean", "maximum": true})), BOUNDS),
+        (OWN, "a", parameter(json!({"name": "a", "type": "string", "maximum": "1Gi"})), BOUNDS),
+        (CLUSTER, "a", spec(&json!({"ordre": 1})), "unknown field \"spec.ordre\""),
+        (CLUSTER, "a", spec(&json!({"order": "first"})), "spec.order"),
+        (CLUSTER, "a", spec(&json!({"onConflict": "Never"})), "supported values: \"Fail\""),
+        (
+            CLUSTER,
+            "a",
+            spec(&json!({"placement": {"container": "First"}})),
+            "unknown field \"spec.placement.container\"",
+        ),
     ] {
-        let refused =
-            kinds.create(&definition("ClusterSidecarDefinition", name, &spec).to_string(), true).await;
+        let refused = kinds.create(&definition(kind, name, &spec).to_string(), true).await;
         let error = refused.expect_err(message);
         assert!(error.contains(message), "expected {message:?}:\n{error}");
     }

@@ -238,10 +238,10 @@ pub enum ContainerKind {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// In `spec.containers`. Absent: Last.
+    /// Those in `spec.containers`: First, Last, {before: NAME} or {after: NAME}. Absent: Last.
     #[serde(default)]
     pub containers: Position,
-    /// In `spec.initContainers`. Absent: Last.
+    /// Those in `spec.initContainers`: First, Last, {before: NAME} or {after: NAME}. Absent: Last.
     #[serde(default)]
     pub init_containers: Position,
 }

@@ -3,12 +3,15 @@
 //! The embedded pod YAML stays open on purpose: an expression `${...}` may stand where Kubernetes wants a number, and the
 //! injector knows more about pods than a schema can say. It checks definitions when they are applied.
 
+mod rules;
+mod structural;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::File;
 
@@ -46,7 +49,9 @@ pub(super) fn files(root: &Path) -> Result<Vec<File>> {
     let mut files = Vec::new();
     let mut plain = format!("{HEAD}# The kinds in which sidecars are described (docs/definitions.md).\n");
     for kind in &KINDS {
-        let specification = kind.specification()?;
+        let mut specification = kind.specification()?;
+        // Whatever the features of `serde_json` are in this build.
+        specification.sort_all_objects();
         let text = serde_saphyr::to_string(&specification).context("cannot write YAML")?;
         ensure!(!text.contains("{{"), "{}: Helm would take a description for a template", kind.name);
         let size = serde_json::to_string(&specification)?.len();
@@ -114,43 +119,8 @@ impl Kind {
     fn schema(&self) -> Result<Value> {
         let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
         let mut spec = sidecar_engine::definition::schema(settings).to_value();
-        structural(&mut spec);
-        limit(&mut spec)?;
-        rules(
-            &mut spec,
-            "",
-            &[rule(
-                "has(self.inject) || has(self.patchContainers)",
-                "nothing is injected: set inject, patchContainers, or both",
-            )],
-        )?;
-        let mut of_selector = vec![rule(
-            "!(has(self.byName) && self.byName == 'Only' && has(self.podSelector))",
-            "byName: Only selects nobody, so it goes without podSelector",
-        )];
-        if self.scope == "Namespaced" {
-            of_selector.push(rule(
-                "!has(self.namespaceSelector)",
-                "a SidecarDefinition is for the pods of its own namespace: it has no namespaceSelector",
-            ));
-        }
-        rules(&mut spec, "/properties/selector", &of_selector)?;
-        // What has no type here (default, minimum, maximum) does not exist for rules: the injector says what is wrong with it.
-        rules(
-            &mut spec,
-            "/properties/parameters/items",
-            &[
-                rule(
-                    "self.name.matches('^[A-Za-z][A-Za-z0-9_]*$')",
-                    "the name of a parameter is letters, digits and _, a letter first: it stands in expressions",
-                ),
-                rule(
-                    "!has(self.pattern) || !has(self.type) || self.type == 'string'",
-                    "pattern is for parameters of the type string",
-                ),
-            ],
-        )?;
-        Ok(json!({
+        structural::convert(&mut spec).context("spec")?;
+        let mut object = json!({
             "description": self.description,
             "type": "object",
             "required": ["spec"],
@@ -162,56 +132,10 @@ impl Kind {
                 "spec": spec,
                 "status": status(),
             },
-            "x-kubernetes-validations": [
-                rule(
-                    "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
-                    "the name must be lower-case letters, digits and inner hyphens, 63 at most: it stands in annotations of pods",
-                ),
-                rule(
-                    "self.metadata.name != 'true' && self.metadata.name != 'false'",
-                    "the names true and false are values of sidecar.me/inject",
-                ),
-            ],
-        }))
+        });
+        rules::add(&mut object, self.scope == "Namespaced")?;
+        Ok(object)
     }
-}
-
-fn rule(expression: &str, message: &str) -> Value {
-    json!({"rule": expression, "message": message})
-}
-
-fn rules(schema: &mut Value, pointer: &str, rules: &[Value]) -> Result<()> {
-    let place = schema.pointer_mut(pointer).with_context(|| format!("the schema has no {pointer}"))?;
-    place["x-kubernetes-validations"] = json!(rules);
-    Ok(())
-}
-
-/// Limits without which the API server cannot bound what its rules cost, and keys by which lists are merged.
-fn limit(spec: &mut Value) -> Result<()> {
-    for (pointer, limits) in [
-        (
-            "/properties/parameters",
-            json!({"maxItems": 64, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
-        ),
-        ("/properties/parameters/items/properties/name", json!({"maxLength": 63})),
-        ("/properties/parameters/items/properties/pattern", json!({"maxLength": 1024})),
-        ("/properties/patchContainers", json!({"maxItems": 64})),
-        (
-            "/properties/selector/properties/matchConditions",
-            json!({"maxItems": 64, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
-        ),
-        ("/properties/selector/properties/matchConditions/items/properties/name", json!({"maxLength": 63})),
-        (
-            "/properties/selector/properties/matchConditions/items/properties/expression",
-            json!({"maxLength": 4096}),
-        ),
-    ] {
-        let place = spec.pointer_mut(pointer).with_context(|| format!("the schema has no {pointer}"))?;
-        for (key, value) in limits.as_object().into_iter().flatten() {
-            place[key] = value.clone();
-        }
-    }
-    Ok(())
 }
 
 /// Reserved for what the injector will say about a definition.
@@ -241,54 +165,4 @@ fn status() -> Value {
             },
         },
     })
-}
-
-/// What schemars writes, in the form that the API server takes (apiextensions.k8s.io, "structural schema").
-fn structural(schema: &mut Value) {
-    let Value::Object(fields) = schema else { return };
-    for key in ["$schema", "title", "default", "nullable", "definitions", "components"] {
-        fields.remove(key);
-    }
-    for combination in ["allOf", "anyOf"] {
-        // One alternative, or one and "null".
-        let Some(Value::Array(parts)) = fields.remove(combination) else { continue };
-        let part = parts.into_iter().find(|part| {
-            part.get("type").is_some() || part.get("oneOf").is_some() || part.get("enum").is_some()
-        });
-        for (key, value) in part.and_then(|part| part.as_object().cloned()).unwrap_or_default() {
-            fields.entry(key).or_insert(value);
-        }
-    }
-    for key in ["title", "default", "nullable"] {
-        fields.remove(key);
-    }
-    if let Some(Value::Array(variants)) = fields.remove("oneOf") {
-        enumeration(fields, &variants);
-    }
-    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-        properties.values_mut().for_each(structural);
-    }
-    for key in ["items", "additionalProperties"] {
-        if let Some(below) = fields.get_mut(key) {
-            structural(below);
-        }
-    }
-}
-
-/// An enum whose variants have descriptions of their own.
-fn enumeration(fields: &mut Map<String, Value>, variants: &[Value]) {
-    let mut values = Vec::new();
-    let mut description = fields.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
-    for variant in variants {
-        let named = variant["enum"].as_array().cloned().unwrap_or_else(|| vec![variant["const"].clone()]);
-        for value in named {
-            if let (Some(value), Some(meaning)) = (value.as_str(), variant["description"].as_str()) {
-                let _ = write!(description, " {value}: {}", meaning.trim());
-            }
-            values.push(value);
-        }
-    }
-    fields.insert("type".to_owned(), json!("string"));
-    fields.insert("enum".to_owned(), Value::Array(values));
-    fields.insert("description".to_owned(), Value::String(description.trim().to_owned()));
 }
