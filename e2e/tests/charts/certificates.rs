@@ -89,7 +89,7 @@ fn the_documented_openssl_steps_make_a_certificate_that_the_chart_takes() {
             ],
         );
         assert!(objects.iter().all(|object| object["kind"] != "Secret"));
-        for webhook in webhooks(&objects) {
+        for webhook in all_webhooks(&objects) {
             assert_eq!(text(webhook, "/clientConfig/caBundle"), expected);
         }
         let deployment = of_kind(&objects, "Deployment");
@@ -119,7 +119,7 @@ fn a_secret_with_other_keys_and_a_ca_bundle_of_somebody_else() {
         json!([{"key": "tls.crt", "path": "tls-cert-file"}, {"key": "tls.key", "path": "tls-private-key-file"}])
     );
     assert!(objects.iter().all(|object| object["kind"] != "Pod"), "a test pod would not know what to trust");
-    for webhook in webhooks(&objects) {
+    for webhook in all_webhooks(&objects) {
         assert_eq!(
             keys(&webhook["clientConfig"]),
             ["service"],

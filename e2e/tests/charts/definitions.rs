@@ -29,6 +29,12 @@ fn definitions_are_added_to_and_taken_away_from() {
     assert_eq!(keys(&config_map(&[spec])), ["curl.yaml", "other.yaml"]);
     assert_eq!(keys(&config_map(&[spec, "--set=definitions.curl=null"])), ["other.yaml"]);
     assert_eq!(config_map(&["--set=definitions.curl=null"]), json!({}));
+    // No part of the Deployment: changing one rolls no pod, the running ones read it again.
+    let deployments = [&[][..], &[spec]].map(|more| {
+        let objects = render(INJECTOR, INJECTOR, &[&PROVIDED[..], more].concat());
+        of_kind(&objects, "Deployment").clone()
+    });
+    assert_eq!(deployments[0], deployments[1]);
     let malformed = "is no name for a definition";
     let taken = "is a value of sidecar.me/inject";
     for (name, reason) in [("Other", malformed), ("a_b", malformed), ("true", taken), ("false", taken)] {
@@ -123,9 +129,22 @@ fn editors_manage_the_definitions_of_their_namespaces_and_of_no_other() {
             "true"
         );
     }
-    assert_eq!(edit["rules"][0]["resources"], json!(["sidecardefinitions"]));
+    assert_eq!(
+        edit["rules"],
+        json!([{
+            "apiGroups": ["sidecar.me"], "resources": ["sidecardefinitions"],
+            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        }])
+    );
     let view = of_name(&objects, "ClusterRole", "kubernetes-sidecar-injector-view").unwrap();
-    assert_eq!(view["rules"][0]["verbs"], json!(["get", "list", "watch"]));
+    assert_eq!(view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"], "true");
+    assert_eq!(
+        view["rules"],
+        json!([{
+            "apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions", "sidecardefinitions"],
+            "verbs": ["get", "list", "watch"],
+        }])
+    );
     for role in objects.iter().filter(|object| object["kind"] == "ClusterRole") {
         for rule in role["rules"].as_array().unwrap() {
             let writes = rule["verbs"]
@@ -151,16 +170,27 @@ fn editors_manage_the_definitions_of_their_namespaces_and_of_no_other() {
 fn definitions_are_validated_and_pods_never_meet_that_webhook() {
     let objects = render(INJECTOR, INJECTOR, &[]);
     let webhooks = of_kind(&objects, "ValidatingWebhookConfiguration")["webhooks"].as_array().unwrap();
-    assert_eq!(webhooks.len(), 1);
     assert_eq!(
-        webhooks[0]["rules"],
-        json!([{
-            "apiGroups": ["sidecar.me"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["clustersidecardefinitions", "sidecardefinitions"], "scope": "*",
-        }])
+        webhooks[..],
+        [json!({
+            "name": "definitions.sidecar.me",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {
+                // Whoever trusts the one trusts the other.
+                "caBundle": crate::render::webhooks(&objects)[0]["clientConfig"]["caBundle"],
+                "service": {"name": INJECTOR, "namespace": "default", "path": "/validation/definition", "port": 443},
+            },
+            // Not the subresource `status`, and no pod.
+            "rules": [{
+                "apiGroups": ["sidecar.me"], "apiVersions": ["v1alpha1"], "operations": ["CREATE", "UPDATE"],
+                "resources": ["clustersidecardefinitions", "sidecardefinitions"], "scope": "*",
+            }],
+            "failurePolicy": "Fail", "matchPolicy": "Equivalent", "sideEffects": "None", "timeoutSeconds": 5,
+        })]
     );
-    assert_eq!(text(&webhooks[0], "/clientConfig/service/path"), "/validation/definition");
-    assert_eq!(webhooks[0]["failurePolicy"], "Fail");
+    let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.validation.failurePolicy=Ignore"]);
+    let webhook = &of_kind(&objects, "ValidatingWebhookConfiguration")["webhooks"][0];
+    assert_eq!(webhook["failurePolicy"], "Ignore");
     let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.validation.enabled=false"]);
     assert!(!objects.iter().any(|object| object["kind"] == "ValidatingWebhookConfiguration"));
 }

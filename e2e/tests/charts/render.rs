@@ -69,7 +69,7 @@ pub(crate) fn webhooks(objects: &[Value]) -> Vec<&Value> {
 }
 
 /// Those, and the one that definitions meet.
-fn all_webhooks(objects: &[Value]) -> Vec<&Value> {
+pub(crate) fn all_webhooks(objects: &[Value]) -> Vec<&Value> {
     let mut all = webhooks(objects);
     all.extend(of_kind(objects, "ValidatingWebhookConfiguration")["webhooks"].as_array().unwrap());
     all
