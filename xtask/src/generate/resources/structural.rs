@@ -72,14 +72,15 @@ fn fold_variants(fields: &mut Map<String, Value>, variants: &Value) -> Result<()
     let mut names = Vec::new();
     let mut description = fields.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
     for variant in variants.as_array().context("no list")? {
-        let name = match (&variant["const"], variant["enum"].as_array().map(Vec::as_slice)) {
-            (Value::String(name), _) | (_, Some([Value::String(name)])) => name,
-            _ => bail!("a variant that is not one string: {variant}"),
-        };
+        // As the one or the other, depending on the dialect.
+        let only =
+            variant["enum"].as_array().filter(|names| names.len() == 1).and_then(|names| names.first());
+        let name = only.unwrap_or(&variant["const"]).as_str();
+        let name = name.with_context(|| format!("a variant that is not one string: {variant}"))?;
         let meaning =
             variant["description"].as_str().with_context(|| format!("{name} has no description"))?;
         let _ = write!(description, " {name}: {meaning}");
-        names.push(Value::from(name.as_str()));
+        names.push(Value::from(name));
     }
     fields.insert("type".to_owned(), "string".into());
     fields.insert("enum".to_owned(), Value::Array(names));
