@@ -19,6 +19,17 @@ pub(crate) async fn pods_are_injected_or_not_as_they_ask(at: &Installation) -> R
     let mut opted_out = labelled_pod("annotation");
     opted_out["metadata"]["annotations"] = json!({"sidecar.me/inject": "false"});
     expect_containers(&at.create(&opted_out, &["-n", namespace.name()]).await?, "app")?;
+    // By name, whatever the label is but a refusal.
+    for (name, labels, expected) in [
+        ("by-name", json!({}), "app curl"),
+        ("by-name-curl", json!({"sidecar.me/inject": "curl"}), "app curl"),
+        ("by-name-empty", json!({"sidecar.me/inject": ""}), "app curl"),
+        ("by-name-false", json!({"sidecar.me/inject": "false"}), "app"),
+    ] {
+        let mut asking = pod(name, &labels);
+        asking["metadata"]["annotations"] = json!({"sidecar.me/inject": "curl"});
+        expect_containers(&at.create(&asking, &["-n", namespace.name()]).await?, expected)?;
+    }
 
     let stored = at.get(&["pod", "true", "-n", namespace.name()]).await?;
     let curl = &stored["spec"]["containers"][1];
