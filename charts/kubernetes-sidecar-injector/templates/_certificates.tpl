@@ -66,7 +66,7 @@ same certificate, and each call of this template would make another one.
 
 {{/* PEM from PEM, or from base64 of PEM. */}}
 {{- define "kubernetes-sidecar-injector.pem" -}}
-{{- $text := trim . }}
+{{- $text := default "" . | trim }}
 {{- if or (not $text) (hasPrefix "-----BEGIN " $text) }}
 {{- $text }}
 {{- else }}

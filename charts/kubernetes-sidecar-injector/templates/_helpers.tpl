@@ -26,14 +26,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
-{{- merge $own .Values.commonLabels | toYaml }}
+{{- merge $own (default dict .Values.commonLabels) | toYaml }}
 {{- end }}
 
 {{/* Labels of the injector's pods: never injected themselves, whatever else is set. A version label would roll the pods for nothing. */}}
 {{- define "kubernetes-sidecar-injector.podLabels" -}}
 {{- $own := include "kubernetes-sidecar-injector.selectorLabels" . | fromYaml }}
 {{- $_ := set $own "sidecar.me/inject" "false" }}
-{{- merge $own .Values.podLabels .Values.commonLabels | toYaml }}
+{{- merge $own (default dict .Values.podLabels) (default dict .Values.commonLabels) | toYaml }}
 {{- end }}
 
 {{- define "kubernetes-sidecar-injector.image" -}}
@@ -49,7 +49,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "kubernetes-sidecar-injector.imagePullSecrets" -}}
-{{- with concat (default list .Values.global.imagePullSecrets) .Values.imagePullSecrets | uniq }}
+{{- with concat (default list .Values.global.imagePullSecrets) (default list .Values.imagePullSecrets) | uniq }}
 {{- dict "imagePullSecrets" . | toYaml }}
 {{- end }}
 {{- end }}

@@ -37,7 +37,7 @@ fail less readably on such values asks this first.
 {{- end }}
 {{- end }}
 {{- range $where := list "commonLabels" "podLabels" }}
-  {{- if hasKey (get $.Values $where) "sidecar.me/inject" }}
+  {{- if hasKey (get $.Values $where | default dict) "sidecar.me/inject" }}
     {{- fail (printf "%s must not have sidecar.me/inject: the injector's own pods are never injected, they could not start without themselves" $where) }}
   {{- end }}
 {{- end }}

@@ -16,7 +16,7 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 19] = [
+    let rows: [(&str, &[&str], &str); 23] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -24,6 +24,10 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["webhook.timeoutSeconds=31"], "at '/webhook/timeoutSeconds'"),
         (INJECTOR, &["certificates.mode=selfmade"], "value must be one of 'helm', 'provided'"),
         (INJECTOR, &["image.digest=sha256:1"], "at '/image/digest'"),
+        (INJECTOR, &["definitionResources=null"], "missing property 'definitionResources'"),
+        (INJECTOR, &["webhook.failurePolicy=null"], "at '/webhook': missing property 'failurePolicy'"),
+        (INJECTOR, &["certificates.helm=null"], "at '/certificates': missing property 'helm'"),
+        (HTTPBIN, &["test.image=null"], "at '/test': missing property 'image'"),
         (HTTPBIN, &["podLables.a=b"], "additional properties 'podLables' not allowed"),
         (INJECTOR, &["certificates.mode=provided"], "set certificates.provided.secretName"),
         (
@@ -103,6 +107,64 @@ fn compare_keys(place: &str, values: &Value, schema: &Value) {
     let is_known = |key: &String| values.contains_key(key) || ["global", "enabled"].contains(&key.as_str());
     let unknown: Vec<_> = properties.keys().filter(|key| !is_known(key)).collect();
     assert!(unknown.is_empty(), "{place}: only in the schema: {unknown:?}");
+}
+
+/// To Helm null takes a value away. Without one that has a meaning of its own, templates fail with what nobody understands, or render
+/// something else than what was chosen here.
+#[test]
+fn values_with_a_meaning_cannot_be_null_and_others_can() {
+    for (chart, provided) in [(INJECTOR, &PROVIDED[..3]), (HTTPBIN, &[])] {
+        let folder = repository_root().join("charts").join(chart);
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+        let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+        let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+        let (mut empty, mut maps) = (Vec::new(), Vec::new());
+        sort_by_meaning("", &values, &schema, &mut empty, &mut maps);
+        assert!(empty.len() > 5 && maps.len() > 3, "{empty:?} {maps:?}");
+        let nulls = |names: &[String]| {
+            let values: Vec<_> = names.iter().map(|name| format!("{name}=null")).collect();
+            format!("--set={}", values.join(","))
+        };
+        let no_empty = nulls(&empty.iter().filter(|name| !is_provided(name)).cloned().collect::<Vec<_>>());
+        assert_eq!(
+            render(chart, chart, &[provided, &[&no_empty]].concat()),
+            render(chart, chart, provided),
+            "{chart}"
+        );
+        // Another way through the templates: with certificates of Helm's.
+        render(chart, chart, &[&nulls(&empty), &nulls(&maps)]);
+    }
+}
+
+/// What the certificates of mode `provided` need.
+fn is_provided(name: &str) -> bool {
+    name.starts_with("certificates.provided.")
+}
+
+/// Which values are empty, and which are maps with names of the user's own. All others must be required by the schema.
+fn sort_by_meaning(
+    place: &str,
+    values: &Value,
+    schema: &Value,
+    empty: &mut Vec<String>,
+    maps: &mut Vec<String>,
+) {
+    let required = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for (key, value) in values.as_object().unwrap() {
+        let property = &schema["properties"][key];
+        let name = format!("{place}{key}");
+        let is_required = required.contains(&json!(key));
+        let is_empty = [json!(""), json!(false), json!([]), json!({})].contains(value);
+        let is_own_map = value.is_object() && property.get("properties").is_none();
+        assert_eq!(is_required, !is_empty && !is_own_map, "whether the schema requires {name}");
+        if is_empty {
+            empty.push(name);
+        } else if is_own_map {
+            maps.push(name);
+        } else if value.is_object() {
+            sort_by_meaning(&format!("{name}."), value, property, empty, maps);
+        }
+    }
 }
 
 #[test]
