@@ -4,8 +4,8 @@
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use sidecar_engine::definition::Compiled;
-use sidecar_engine::{Engine, Namespace, NoNamespaces, Reason};
+use sidecar_engine::definition::{Compiled, ReadOptions};
+use sidecar_engine::{Engine, Namespace, NoNamespaces, Reason, review_definition};
 
 fn pod() -> Value {
     json!({
@@ -223,6 +223,33 @@ fn odd_pods_are_allowed_without_patch() {
     ] {
         let answer = answer(&review(|review| review["request"]["object"] = object.clone()));
         assert!(is_allowed_without_patch(&answer), "{object}: {answer}");
+    }
+}
+
+/// Taking a finalizer off is an update: refused like any other, the object stood in the cluster for ever.
+#[test]
+fn a_wrong_definition_that_is_being_deleted_kept_its_finalizers() {
+    let is_allowed = |operation: &str, metadata: Value| {
+        let review = review(|review| {
+            let kind = "ClusterSidecarDefinition";
+            review["request"]["kind"] = json!({"group": "sidecar.me", "version": "v1alpha1", "kind": kind});
+            review["request"]["operation"] = json!(operation);
+            review["request"]["object"] = json!({
+                "apiVersion": "sidecar.me/v1alpha1", "kind": kind, "metadata": metadata, "spec": {"no": "field"},
+            });
+        });
+        let review = review.to_string();
+        let reviewed = review_definition(review.as_bytes(), ReadOptions::default(), |_| None).unwrap();
+        let answer: Value = serde_json::from_slice(&reviewed.response).unwrap();
+        assert_eq!(answer["response"]["allowed"], reviewed.problems.is_empty());
+        reviewed.problems.is_empty()
+    };
+    let deleted = json!({"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": []});
+    assert!(is_allowed("UPDATE", deleted.clone()));
+    // Whoever creates an object can write anything into it.
+    assert!(!is_allowed("CREATE", deleted));
+    for metadata in [json!({"name": "a"}), json!({"name": "a", "deletionTimestamp": null}), json!("text")] {
+        assert!(!is_allowed("UPDATE", metadata.clone()), "{metadata}");
     }
 }
 

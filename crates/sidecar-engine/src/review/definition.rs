@@ -34,8 +34,23 @@ pub struct DefinitionReviewed<'a> {
 #[serde(transparent)]
 struct Object<'a>(#[serde(borrow)] Option<&'a RawValue>);
 
-/// Answers the AdmissionReview of a definition. Everything that is none of ours is allowed, and so is what has nothing
-/// wrong with it. `taken` says where a definition of that name is served from, if not from the cluster's objects.
+/// What says that somebody has deleted the object already and its finalizers are waited for.
+#[derive(Deserialize)]
+struct Deleted<'a> {
+    #[serde(borrow)]
+    metadata: DeletedMetadata<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeletedMetadata<'a> {
+    #[serde(borrow)]
+    deletion_timestamp: Option<&'a RawValue>,
+}
+
+/// Answers the AdmissionReview of a definition. Everything that is none of ours is allowed, and so are what has nothing
+/// wrong with it and what is being deleted. `taken` says where a definition of that name is served from, if not from the
+/// cluster's objects.
 ///
 /// # Errors
 /// The body is not a review that could be answered; the caller says so with status 400.
@@ -50,7 +65,8 @@ pub fn review_definition<'a>(
         && kinds.iter().any(|kind| kind.as_str() == request.kind.kind)
         && request.sub_resource.is_empty()
         && matches!(&*request.operation, "CREATE" | "UPDATE");
-    let problems = match request.object.0.filter(|_| is_ours) {
+    let is_leaving = |object: &RawValue| request.operation == "UPDATE" && is_deleted(object.get());
+    let problems = match request.object.0.filter(|object| is_ours && !is_leaving(object)) {
         Some(object) => problems(object.get(), options, taken),
         None => Vec::new(),
     };
@@ -76,6 +92,12 @@ pub fn review_definition<'a>(
         name: request.name,
         problems,
     })
+}
+
+/// A finalizer is taken off by an update. Refused, an object that is wrong (it was stored while no injector was asked, or by
+/// an older one) could never go. Only the API server sets the field, so it is no way in for anybody.
+fn is_deleted(object: &str) -> bool {
+    serde_json::from_str(object).is_ok_and(|object: Deleted<'_>| object.metadata.deletion_timestamp.is_some())
 }
 
 fn problems(
