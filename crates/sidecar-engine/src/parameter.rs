@@ -1,6 +1,6 @@
 //! Parameters: what the owner of a pod may change about a definition, and within which limits.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use crate::definition::{FieldPath, Parameter, ParameterType, Problem, ProblemCode};
 use crate::json::Json;
@@ -11,6 +11,9 @@ use crate::suggestion::nearest;
 
 /// The end of the prefix of the annotations that set parameters: `DEFINITION.sidecar.me/PARAMETER`.
 const ANNOTATION_SUFFIX: &str = ".sidecar.me/";
+
+/// Bytes of a compiled pattern.
+const PATTERN_SIZE: usize = 1 << 18;
 
 /// The parameters of one definition.
 #[derive(Debug, Default)]
@@ -44,25 +47,10 @@ impl Parameters {
         for (index, parameter) in parameters.into_iter().enumerate() {
             let path = path.item(index);
             let pattern = parameter.pattern.as_deref().and_then(|pattern| {
-                // The whole text must match, as in a JSON schema that anchors its pattern.
-                let anchored = format!("^(?:{pattern})$");
-                let result = regex::RegexBuilder::new(&anchored).size_limit(1 << 18).build();
-                result
-                    .map_err(|error| {
-                        let problem = error.to_string();
-                        let problem = problem
-                            .lines()
-                            .last()
-                            .unwrap_or_default()
-                            .trim_start_matches("error: ")
-                            .to_owned();
-                        problems.push(Problem::new(
-                            ProblemCode::InvalidValue,
-                            path.field("pattern"),
-                            problem,
-                        ));
-                    })
-                    .ok()
+                let report = |problem| {
+                    problems.push(Problem::new(ProblemCode::InvalidValue, path.field("pattern"), problem));
+                };
+                whole(pattern).map_err(report).ok()
             });
             let default = parameter.default.map_or(Json::Null, |default| default.0);
             let compiled_parameter = Compiled {
@@ -271,6 +259,20 @@ impl ParameterType {
             ParameterType::Quantity => "quantities",
         }
     }
+}
+
+/// A pattern for the whole text, as in a JSON schema that anchors its pattern; the error says what is wrong with it.
+fn whole(pattern: &str) -> Result<Regex, String> {
+    let compile = |pattern: &str| {
+        let result = RegexBuilder::new(pattern).size_limit(PATTERN_SIZE).build();
+        result.map_err(|error| {
+            let text = error.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })
+    };
+    // By itself first: `a)|(b` is none, and would close the group that is put around it.
+    compile(pattern)?;
+    compile(&format!("^(?:{pattern})$"))
 }
 
 /// A scalar as it would be written in an annotation.
