@@ -18,6 +18,7 @@ pub use compile::Compiled;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
 pub use read::{DefinitionName, Document, ReadOptions, read, read_json};
+pub(crate) use references::never_injected;
 #[cfg(feature = "schema")]
 pub use schema::schema;
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::decision::Reason;
-use crate::definition::{ContainerKind, OnConflict};
+use crate::definition::{ContainerKind, OnConflict, never_injected};
 use crate::expression::Bindings;
 use crate::json::Json;
 use crate::merge::Blocked;
@@ -50,6 +50,12 @@ pub(crate) fn render<'e>(
             let bindings =
                 Bindings { pod, namespace, params: &params, container: None, budget: &selected.budget };
             let pod = selected.definition.inject.render(&bindings).map_err(failed)?;
+            if let Some(problem) = pod.get("metadata").and_then(never_injected) {
+                return Err(Blocked::new(
+                    Reason::ExpressionFailed,
+                    format!("spec.inject.metadata: {problem}"),
+                ));
+            }
             Ok(Fragment { pod, patches: Vec::new() })
         })
         .collect();

@@ -4,9 +4,12 @@
 //! Works on the document as it was written, whatever else is wrong with it. A value of the wrong type is somebody else's
 //! finding, one with an expression nobody's before there is a pod.
 
+mod metadata;
 mod parameters;
 mod pod;
 mod selector;
+
+pub(crate) use metadata::never_injected;
 
 use std::collections::HashSet;
 
@@ -14,19 +17,6 @@ use super::{FieldPath, Problem, ProblemCode};
 use crate::json::Json;
 use crate::names;
 use crate::suggestion::nearest;
-
-/// Labels by which owners find their pods; a pod that gets another value is lost to its owner.
-const LABELS_OF_OWNERS: [&str; 9] = [
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "controller-revision-hash",
-    "controller-uid",
-    "job-name",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-];
 
 pub(super) fn check(definition: &Json<'static>, problems: &mut Vec<Problem>) {
     let mut report = Report { problems };
@@ -39,7 +29,7 @@ pub(super) fn check(definition: &Json<'static>, problems: &mut Vec<Problem>) {
     parameters::check(&spec.items("parameters"), &mut report);
     let inject = spec.field("inject");
     if let Some(metadata) = inject.as_ref().and_then(|inject| inject.field("metadata")) {
-        check_metadata(&metadata, &mut report);
+        metadata::check(&metadata, &mut report);
     }
     pod::check(&spec, &mut report);
     if spec.json.fields().is_some() && is_without_effect(&spec) {
@@ -157,23 +147,6 @@ impl Report<'_> {
                 "{text:?} cannot be the value of a label: letters, digits and inner '-', '_', '.', at most 63"
             );
             self.add(ProblemCode::InvalidValue, &value.path, message);
-        }
-    }
-}
-
-fn check_metadata(metadata: &At<'_>, report: &mut Report<'_>) {
-    for (key, value) in metadata.entries("labels") {
-        if LABELS_OF_OWNERS.contains(&key) {
-            let message =
-                format!("{key:?} is the label by which its owner finds the pod, it cannot be injected");
-            report.add(ProblemCode::NotAllowed, &value.path, message);
-        }
-        report.label_pair(key, &value);
-    }
-    for (key, value) in metadata.entries("annotations") {
-        if !names::is_key(&key.to_lowercase()) && !key.contains("${") {
-            let message = format!("{key:?} cannot be the key of an annotation");
-            report.add(ProblemCode::InvalidName, &value.path, message);
         }
     }
 }
