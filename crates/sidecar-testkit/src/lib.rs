@@ -1,6 +1,7 @@
 //! Test only: a throwaway Kubernetes, temporary namespaces, and the images of the demo.
 
 pub mod archive;
+mod by_url;
 mod cluster;
 mod command;
 mod control_plane;
@@ -18,6 +19,7 @@ mod programs;
 mod scheduler;
 mod state;
 
+pub use by_url::WebhookByUrl;
 pub use cluster::{Cluster, Options, Tier};
 pub use command::{CommandOutput, HelmVersion};
 pub use egress::{Egress, EgressMode};

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use e2e::{Installation, expect_containers, labelled_pod, wait_for};
+use anyhow::{Result, bail, ensure};
+use e2e::{Installation, expect_containers, injector_binary, labelled_pod, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
+use sidecar_testkit::WebhookByUrl;
 
 /// Creates labelled pods (dry runs go the same way) until it is stopped. Each that is refused or has no sidecar is lost.
 struct Creation {
@@ -73,49 +74,14 @@ async fn required_namespace(at: &Installation, prefix: &str) -> Result<sidecar_t
 pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) -> Result<()> {
     // The chart's webhooks do not look at this one, so what is injected is injected by the one of this trial.
     let namespace = "kube-node-lease";
-    let folder = tempfile::tempdir()?;
-    let key = rcgen::KeyPair::generate()?;
-    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.self_signed(&key)?;
-    let (certificate_file, key_file) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate_file, certificate.pem())?;
-    std::fs::write(&key_file, key.serialize_pem())?;
-    let log = folder.path().join("log");
-    let mut server = tokio::process::Command::new(e2e::injector_binary()?)
-        .args([
-            "serve",
-            "--https-enabled",
-            "--https-port",
-            "0",
-            "--bind-address",
-            "127.0.0.1",
-            "--log-level",
-            "debug",
-            // Otherwise it would leave this namespace alone as well.
-            "--excluded-namespaces",
-            "kube-system",
-        ])
-        .arg("--tls-cert-file")
-        .arg(&certificate_file)
-        .arg("--tls-private-key-file")
-        .arg(&key_file)
-        .stderr(std::fs::File::create(&log)?)
-        .kill_on_drop(true)
-        .spawn()?;
-    let lines = || -> Vec<Value> {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    };
-    wait_for("a serving injector", async || Ok(lines().iter().any(|line| line["event"] == "serving")))
-        .await?;
-    let address =
-        lines().iter().find(|line| line["event"] == "serving").context("serving")?["address"].clone();
-    let address = address.as_str().context("an address")?;
-    let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, certificate.pem());
+    // Without the arguments it would leave this namespace alone as well, and say nothing of connections.
+    let arguments = ["--excluded-namespaces", "kube-system", "--log-level", "debug"];
+    let server = WebhookByUrl::start(&injector_binary()?, &arguments).await?;
     let configuration = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration", "metadata": {"name": "by-url"},
         "webhooks": [{
             "name": "by-url.sidecar.me", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
-            "clientConfig": {"url": format!("https://{address}/mutation/pod"), "caBundle": bundle},
+            "clientConfig": server.client_config("/mutation/pod"),
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
         }],
@@ -124,12 +90,12 @@ pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) 
     let called = wait_for("a pod that was injected over HTTP/2", async || {
         let output = at.try_create(&labelled_pod("by-url"), &["-n", namespace, "--dry-run=server"]).await?;
         let pod: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
-        let is_http2 = lines().iter().any(|line| line["event"] == "connected" && line["protocol"] == "h2");
+        let is_http2 =
+            server.logged().iter().any(|line| line["event"] == "connected" && line["protocol"] == "h2");
         Ok(is_http2 && e2e::container_names(&pod) == "app curl")
     })
     .await;
     at.kubectl(&["delete", "mutatingwebhookconfiguration", "by-url"]).await?;
-    server.kill().await?;
     called
 }
 
