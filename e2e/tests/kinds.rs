@@ -83,13 +83,18 @@ async fn the_api_server_keeps_definitions_as_they_are_and_refuses_wrong_ones() {
 }
 
 async fn they_explain_themselves(kinds: &Kinds) {
-    let explained = kinds.kubectl(&["explain", "clustersidecardefinition.spec.placement"]).await;
-    // kubectl breaks lines where it likes.
-    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in
-        ["Where the injected containers stand among the pod's own.", "{before: NAME} or {after: NAME}"]
-    {
-        assert!(explained.contains(part), "{explained}");
+    for (field, sentence) in [
+        (
+            "clustersidecardefinition.spec.placement",
+            "Where the injected containers stand among the pod's own.",
+        ),
+        ("clustersidecardefinition.spec.placement", "{before: NAME} or {after: NAME}"),
+        ("scd.spec.onConflict", "KeepPod: The pod's own stays"),
+    ] {
+        // kubectl breaks lines where it likes.
+        let explained = kinds.kubectl(&["explain", field]).await;
+        let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(explained.contains(sentence), "{field}: {explained}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Definitions as objects of the cluster: what the kinds say, what is refused, and every example as the API server stores it.
+//! Definitions as objects of the cluster: what is refused in whose words, and every example as it is stored. The kinds: `kinds.rs`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,72 +9,6 @@ use serde_json::{Value, json};
 use sidecar_engine::definition::Compiled;
 use sidecar_engine::{Engine, Namespace, Reason};
 use sidecar_testkit::repository_root;
-
-pub(crate) async fn the_kinds_explain_themselves(at: &Installation) -> Result<()> {
-    let explained = at.kubectl(&["explain", "clustersidecardefinition.spec.placement"]).await?;
-    ensure!(explained.contains("Where the injected containers stand among the pod's own"), "{explained}");
-    let explained = at.kubectl(&["explain", "scd.spec.onConflict"]).await?;
-    ensure!(explained.contains("KeepPod: The pod's own stays"), "{explained}");
-    Ok(())
-}
-
-/// What the kinds' own rules can say is said also where no injector runs.
-pub(crate) async fn rules_of_the_kinds_hold(at: &Installation) -> Result<()> {
-    let inject = json!({"spec": {"hostname": "h"}});
-    for (kind, name, spec, message) in [
-        (
-            "ClusterSidecarDefinition",
-            "empty",
-            json!({}),
-            "nothing is injected: set inject, patchContainers, or both",
-        ),
-        (
-            "ClusterSidecarDefinition",
-            "true",
-            json!({"inject": inject}),
-            "the names true and false are values",
-        ),
-        ("ClusterSidecarDefinition", "a.b", json!({"inject": inject}), "the name must be lower-case letters"),
-        (
-            "ClusterSidecarDefinition",
-            "only",
-            json!({"inject": inject, "selector": {"byName": "Only", "podSelector": {}}}),
-            "byName: Only selects nobody",
-        ),
-        (
-            "SidecarDefinition",
-            "elsewhere",
-            json!({"inject": inject, "selector": {"namespaceSelector": {}}}),
-            "it has no namespaceSelector",
-        ),
-        (
-            "ClusterSidecarDefinition",
-            "pattern",
-            json!({"inject": inject, "parameters": [{"name": "a", "type": "integer", "pattern": "x"}]}),
-            "pattern is for parameters of the type string",
-        ),
-        (
-            "ClusterSidecarDefinition",
-            "conflict",
-            json!({"inject": inject, "onConflict": "Never"}),
-            "Unsupported value",
-        ),
-        (
-            "ClusterSidecarDefinition",
-            "twice",
-            json!({"inject": inject, "parameters": [{"name": "a"}, {"name": "a"}]}),
-            "Duplicate value",
-        ),
-    ] {
-        let mut object = json!({"apiVersion": "sidecar.me/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        if kind == "SidecarDefinition" {
-            object["metadata"]["namespace"] = json!("default");
-        }
-        let output = at.try_create(&object, &[]).await?;
-        ensure!(output.stderr.contains(message), "{name}: {output}");
-    }
-    Ok(())
-}
 
 pub(crate) async fn what_is_refused_is_said_in_the_words_of_the_command_line(
     at: &Installation,

@@ -51,8 +51,6 @@ const ENTRIES: &[Entry] = &entries![
     answers::excluded_namespaces_and_the_injector_itself_are_left_alone,
     answers::quotas_and_limit_ranges_see_the_sidecar,
     answers::restricted_namespaces_run_the_injector_and_refuse_the_articles_sidecar,
-    definitions::the_kinds_explain_themselves,
-    definitions::rules_of_the_kinds_hold,
     definitions::what_is_refused_is_said_in_the_words_of_the_command_line,
     definitions::every_example_is_injected,
     #[processes]
