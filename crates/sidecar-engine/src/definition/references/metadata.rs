@@ -1,8 +1,9 @@
 //! Labels and annotations that pods are given.
 
 use super::{At, Report};
-use crate::definition::{ProblemCode, names};
+use crate::definition::ProblemCode;
 use crate::json::Json;
+use crate::names;
 
 /// Labels by which owners find their pods; a pod that gets another value is lost to its owner.
 const LABELS_OF_OWNERS: [&str; 9] = [
