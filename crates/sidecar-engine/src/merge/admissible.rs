@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::draft::Blocked;
 use crate::decision::Reason;
 use crate::json::Json;
+use crate::names;
 use crate::parameter::plain;
 use crate::quantity::Quantity;
 use crate::render::Fragment;
@@ -25,7 +26,10 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
     let injected_metadata = fragment.pod.get("metadata");
     if let Some(metadata) = injected_metadata {
         refused(labels(metadata.get("labels")))?;
-        if metadata.get("annotations").is_some() {
+        if let Some(injected) = metadata.get("annotations") {
+            let mut keys = injected.fields().into_iter().flatten().map(|(key, _)| key);
+            let wrong = keys.find(|key| !names::is_key(&key.to_lowercase()));
+            refused(wrong.map(|key| format!("{key:?} cannot be the key of an annotation")))?;
             refused(annotations(pod))?;
         }
     }
@@ -134,12 +138,7 @@ fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_,
 
 /// A name as RFC 1123 wants it.
 fn dns_label(what: &str, name: &str) -> Option<String> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_label = name.len() <= 63
-        && name.bytes().all(|byte| inner(byte) || byte == b'-')
-        && name.bytes().next().is_some_and(inner)
-        && name.bytes().last().is_some_and(inner);
-    (!is_label).then(|| {
+    (!names::is_label(name)).then(|| {
         format!("the {what} name {name:?} must be lower-case letters, digits and inner hyphens, 63 at most")
     })
 }
@@ -175,7 +174,7 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
     None
 }
 
-/// Names of ports: at most 15 characters, each once in a container.
+/// Names of ports, each once in a container.
 fn ports(container: &Json<'_>, name: &str) -> Option<String> {
     let ports = container.field("ports")?;
     let ports = ports.resolve();
@@ -184,11 +183,6 @@ fn ports(container: &Json<'_>, name: &str) -> Option<String> {
         let Some(port_name) = port.field("name").and_then(|name| Some(name.text()?.into_owned())) else {
             continue;
         };
-        if port_name.len() > 15 {
-            return Some(format!(
-                "container {name:?} has a port name of more than 15 characters: {port_name:?}"
-            ));
-        }
         if !names.insert(port_name.clone()) {
             return Some(format!("container {name:?} has two ports named {port_name:?}"));
         }
@@ -272,12 +266,10 @@ fn host_ports(spec: &Json<'_>) -> Option<String> {
 fn labels(labels: Option<&Json<'_>>) -> Option<String> {
     for (key, value) in labels?.fields()? {
         let Some(value) = value.text() else { return Some(format!("the label {key} is not a string")) };
-        let edge = |byte: u8| byte.is_ascii_alphanumeric();
-        let is_value = value.len() <= 63
-            && value.bytes().all(|byte| edge(byte) || matches!(byte, b'-' | b'_' | b'.'))
-            && value.bytes().next().is_none_or(edge)
-            && value.bytes().last().is_none_or(edge);
-        if !is_value {
+        if !names::is_key(key) {
+            return Some(format!("{key:?} cannot be the key of a label"));
+        }
+        if !names::is_label_value(&value) {
             return Some(format!("the label {key} cannot have the value {value:?}"));
         }
     }
