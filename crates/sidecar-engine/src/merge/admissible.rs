@@ -67,7 +67,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
     }
     refused(pod_level_resources(spec))?;
     if injected.is_some_and(|injected| injected.get("securityContext").is_some()) {
-        refused(profiles(spec, "the pod"))?;
+        refused(profiles(spec).map(|problem| format!("the pod {problem}")))?;
     }
     if injected.is_some_and(|injected| injected.get("schedulingGates").is_some())
         && spec.get("nodeName").is_some()
@@ -126,7 +126,8 @@ fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_,
     let problem = problem.or_else(|| ports(&container, name));
     let problem = problem.or_else(|| resources(&container, name));
     let problem = problem.or_else(|| hooks(&container, name, volumes.spec));
-    let problem = problem.or_else(|| profiles(&container, &format!("container {name:?}")));
+    let problem =
+        problem.or_else(|| profiles(&container).map(|problem| format!("container {name:?} {problem}")));
     problem.or_else(|| {
         let is_ordinary =
             list == "initContainers" && container.text_of("restartPolicy").as_deref() != Some("Always");
@@ -229,15 +230,14 @@ fn hooks(container: &Json<'_>, name: &str, spec: &Json<'_>) -> Option<String> {
 }
 
 /// A profile of the node has a name, and no other one has (pkg/apis/core/validation, `validateSeccompProfileField`).
-fn profiles(owner: &Json<'_>, shown: &str) -> Option<String> {
+fn profiles(owner: &Json<'_>) -> Option<String> {
     let context = owner.field("securityContext")?;
     ["seccompProfile", "appArmorProfile"].into_iter().find_map(|field| {
         let profile = context.field(field)?;
         let is_local = profile.field("type").is_some_and(|kind| kind.text().as_deref() == Some("Localhost"));
         let has_name = profile.field("localhostProfile").is_some();
-        (is_local != has_name).then(|| {
-            format!("{shown} has a {field} that needs localhostProfile with type Localhost, and only there")
-        })
+        (is_local != has_name)
+            .then(|| format!("has a {field} that needs localhostProfile with type Localhost, and only there"))
     })
 }
 
