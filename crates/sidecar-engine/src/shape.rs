@@ -67,6 +67,11 @@ impl Table {
         self.0.get(name)
     }
 
+    /// A field of a struct.
+    pub(crate) fn field(&self, name: &str, key: &str) -> Option<&Field> {
+        self.fields(name).iter().find(|field| field.name == key)
+    }
+
     /// The fields of a struct; none for an unknown one.
     pub(crate) fn fields(&self, name: &str) -> &[Field] {
         match self.get(name) {
@@ -145,6 +150,49 @@ pub(crate) fn kind_of(json: &Json<'_>) -> &'static str {
     }
 }
 
+/// Of these fields of a struct only one can be there, and for the second list one must be (pkg/apis/core/validation).
+/// Empty: of all fields but the name.
+const ALTERNATIVES: [(&str, &[&str], bool); 6] = [
+    ("EnvFromSource", &["configMapRef", "secretRef"], true),
+    (
+        "EnvVarSource",
+        &["configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"],
+        true,
+    ),
+    ("LifecycleHandler", &["exec", "httpGet", "sleep", "tcpSocket"], true),
+    ("Probe", &["exec", "grpc", "httpGet", "tcpSocket"], true),
+    // Without any it is an emptyDir.
+    ("Volume", &[], false),
+    ("VolumeProjection", &[], true),
+];
+
+/// What is wrong with the alternatives in an object of this type. `is_open` says of a value that it may turn out to be absent.
+pub(crate) fn alternatives(
+    name: &str,
+    json: &Json<'_>,
+    is_open: impl Fn(&Json<'_>) -> bool,
+) -> Option<String> {
+    let (_, listed, is_required) = ALTERNATIVES.iter().find(|(of_type, ..)| *of_type == name)?;
+    let is_one = |key: &str| {
+        let is_known = POD.field(name, key).is_some();
+        is_known && if listed.is_empty() { key != "name" } else { listed.contains(&key) }
+    };
+    let fields = json.fields()?;
+    let present: Vec<_> = fields.iter().filter(|(key, value)| is_one(key) && !value.is_null()).collect();
+    let settled: Vec<_> =
+        present.iter().filter(|(_, value)| !is_open(value)).map(|(key, _)| &**key).collect();
+    if settled.len() > 1 {
+        return Some(format!("has {}: only one of them can be there", settled.join(" and ")));
+    }
+    // A newer Kubernetes may have others.
+    let has_unknown = fields.iter().any(|(key, _)| POD.field(name, key).is_none());
+    let all = || {
+        let known = POD.fields(name).iter().map(|field| field.name.as_str());
+        known.filter(|key| is_one(key)).collect::<Vec<_>>().join(", ")
+    };
+    (*is_required && present.is_empty() && !has_unknown).then(|| format!("must have one of {}", all()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +218,12 @@ mod tests {
         }
         for (name, field, _) in format::FORMATS {
             assert!(POD.fields(name).iter().any(|known| known.name == field), "{name}.{field}");
+        }
+        for (name, fields, _) in ALTERNATIVES {
+            assert!(
+                !POD.fields(name).is_empty() && fields.iter().all(|field| POD.field(name, field).is_some()),
+                "{name}"
+            );
         }
         let name = POD.fields("Container").iter().find(|field| field.name == "name").unwrap();
         assert!(name.is_required && name.shape == Shape::Text);

@@ -195,12 +195,14 @@ fn parse(section: &Section<'_>) -> Result<Json<'static>, yaml::YamlError> {
 
 /// A document as a definition.
 fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, Vec<Problem>> {
+    let empty = strict::empty(&json);
     let json = normal(json);
     // Whatever else is to be said about it would be said about something that it is not.
     if let Some(problem) = strict::foreign(&json) {
         return Err(vec![problem]);
     }
     let mut problems = strict::check(&json, options);
+    problems.extend(empty);
     references::check(&json, &mut problems);
     let misspelt: Vec<_> = problems.iter().filter_map(meant).collect();
     // A field that is there under a misspelt name is one problem, not two.

@@ -1,6 +1,9 @@
 //! Every field of a definition, the pod YAML in it too, against the types that Kubernetes and we have for it.
 
+mod empty;
 mod metadata;
+
+pub(super) use empty::check as empty;
 
 use std::borrow::Cow;
 
@@ -8,7 +11,7 @@ use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
 use crate::json::Json;
 use crate::quantity::Quantity;
-use crate::shape::{Field, Format, OWN, POD, Shape, Table, Type, kind_of};
+use crate::shape::{Field, Format, OWN, POD, Shape, Table, Type, alternatives, kind_of};
 use crate::suggestion::nearest;
 use crate::yaml::Help;
 
@@ -207,7 +210,13 @@ impl Check {
                 (Owner::Definition, "PodTemplate") => self.pod_template(json, path),
                 (Owner::Definition, "ContainerPatch") => self.container_patch(json, path),
                 (Owner::Definition, "Placement") => self.placement(json, path),
-                _ => self.fields(json, owner.table().fields(name), path, owner),
+                _ => {
+                    self.fields(json, owner.table().fields(name), path, owner);
+                    let problem = alternatives(name, json, is_expression).filter(|_| owner == Owner::Pod);
+                    if let Some(problem) = problem {
+                        self.report(ProblemCode::InvalidValue, path, problem);
+                    }
+                }
             },
             (Some(Type::Struct(_)), _) => self.wrong_type(path, "a map", json),
             // The tables name no type that they do not have; a test sees to it.

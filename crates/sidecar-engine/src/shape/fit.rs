@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Format, POD, Shape, Type, kind_of};
+use super::{Format, POD, Shape, Type, alternatives, kind_of};
 use crate::json::Json;
 use crate::quantity::Quantity;
 
@@ -66,8 +66,7 @@ impl Slot {
         match self.shape {
             Shape::Map(value) => Slot { format: self.format, ..Slot::of(value) },
             Shape::Named(name) => {
-                let field = POD.fields(name).iter().find(|field| field.name == key);
-                field.map_or(Slot::of(&Shape::Any), |field| {
+                POD.field(name, key).map_or(Slot::of(&Shape::Any), |field| {
                     let is_required = field.is_required && !PARTIAL.contains(&name.as_str());
                     // Of required strings only the value of an HTTP header may be.
                     let may_be_empty = !is_required || field.name == "value";
@@ -102,7 +101,11 @@ impl Slot {
                             .below_field(&field.name));
                     }
                 }
-                self.fields(fields)
+                let json = self.fields(fields)?;
+                match alternatives(name, &json, |_| false) {
+                    Some(problem) => Err(misfit(&problem)),
+                    None => Ok(json),
+                }
             }
             (Shape::Named(name), json) if !matches!(POD.get(name), Some(Type::Struct(_))) => Ok(json),
             (_, json) => self.scalar(json).and_then(|json| self.formatted(json)),
