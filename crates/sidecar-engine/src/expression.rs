@@ -124,14 +124,11 @@ impl Expression {
         context.set_variable_resolver(&names);
         let result = Value::resolve_val(&self.tree, &context)
             .and_then(|value| value::to_json(value.as_ref(), bindings.budget));
-        result.map_err(|error| {
-            // An error in one branch of a condition can hide that it was the budget that ended the other.
-            if bindings.budget.is_spent() {
-                budget::SPENT.to_owned()
-            } else {
-                functions::explain(&error, &self.source)
-            }
-        })
+        // An error in one branch of a condition can hide that it was the budget that ended the other, and so can a value.
+        if bindings.budget.is_spent() {
+            return Err(budget::SPENT.to_owned());
+        }
+        result.map_err(|error| functions::explain(&error, &self.source))
     }
 
     /// As [`Expression::evaluate`], for an expression that must give true or false.
@@ -151,18 +148,20 @@ struct Names<'n> {
 
 impl VariableResolver for Names<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        let budget = self.bindings.budget;
         let json = match name {
             "pod" => self.bindings.pod,
             text::INSTEAD => self.bindings.namespace,
-            "params" => return Some(value::parameters(self.bindings.params)),
+            // A name cannot fail: the spent budget is found by whatever is evaluated next.
+            "params" => return value::parameters(self.bindings.params, budget).ok(),
             "container" => self.bindings.container?,
-            rewrite::BUDGET => return Some(CowVal::Borrowed(self.bindings.budget)),
+            rewrite::BUDGET => return Some(CowVal::Borrowed(budget)),
             _ => {
                 let index: usize = name.strip_prefix(rewrite::PATTERN)?.parse().ok()?;
                 return Some(CowVal::Borrowed(self.patterns.get(index)?));
             }
         };
-        Some(value::of(json.share()))
+        value::of(json.share(), budget).ok()
     }
 }
 

@@ -259,6 +259,22 @@ fn all_expressions_of_a_definition_have_one_budget() {
     assert!((2..100).contains(&fits), "{fits}");
 }
 
+/// What no plan reads is read anew each time it is looked at: for each of 2,000 arguments, half a megabyte.
+#[test]
+fn looking_at_a_large_part_of_the_pod_again_and_again_is_paid_for() {
+    let volumes =
+        (0..8000).map(|index| format!(r#"{{"name":"v{index}","emptyDir":{{}},"x":"{}"}}"#, "y".repeat(30)));
+    let pod = format!(
+        r#"{{"metadata":{{}},"spec":{{"volumes":[{}],"containers":[{{"name":"a","args":[{}]}}]}}}}"#,
+        volumes.collect::<Vec<_>>().join(","),
+        vec!["1"; 2000].join(",")
+    );
+    let look = "size(pod.spec.volumes) == 8000";
+    assert_eq!(with_pod(&pod, look), Ok("true".to_owned()));
+    let again = with_pod(&pod, &format!("pod.spec.containers[0].args.all(x, {look})"));
+    assert_eq!(again, Err(super::budget::SPENT.to_owned()));
+}
+
 /// Each of these would take minutes or gigabytes without a limit. On a thread with as little stack as the server's have.
 #[test]
 fn no_expression_takes_long() {

@@ -14,40 +14,61 @@ use serde_json::Number;
 use super::budget::Budget;
 use crate::json::{Json, from_float};
 
+/// Bytes of the pod's text that cost a step when they are read for the first time, or again.
+const READ: usize = 128;
+
+/// Items of a list that cost a step: each becomes a value.
+const ITEMS: usize = 4;
+
 /// The parameters: one that has no value is there, and is null.
-pub(super) fn parameters<'b, 'v>(params: &'v Json<'v>) -> CowVal<'b, 'v> {
-    let fields = params.fields().into_iter().flatten();
-    let values = fields.map(|(name, value)| (CelString::from(&**name), boxed(value.share())));
-    CowVal::owned(Map::written(values.collect()))
+pub(super) fn parameters<'v>(
+    params: &'v Json<'v>,
+    budget: &'v Budget,
+) -> Result<CowVal<'v, 'v>, ExecutionError> {
+    let fields = params.fields().map(Vec::as_slice).unwrap_or_default();
+    budget.charge(fields.len().div_ceil(ITEMS))?;
+    let mut values = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        values.push((CelString::from(&**name), boxed(value.share(), budget)?));
+    }
+    Ok(CowVal::owned(Map::written(values)))
 }
 
-/// A JSON value as a CEL value; a field that is null is not there, as in Kubernetes.
-pub(super) fn of<'b>(json: Json<'_>) -> CowVal<'b, '_> {
-    CowVal::Owned(boxed(json))
+/// A JSON value as a CEL value; a field that is null is not there, as in Kubernetes. What is still text is read, each
+/// time that it is looked at.
+pub(super) fn of<'b, 'v>(json: Json<'v>, budget: &'v Budget) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    boxed(json, budget).map(CowVal::Owned)
 }
 
-fn boxed<'v>(json: Json<'v>) -> Box<dyn Val + 'v> {
-    match json {
+fn boxed<'v>(json: Json<'v>, budget: &'v Budget) -> Result<Box<dyn Val + 'v>, ExecutionError> {
+    Ok(match json {
         Json::Null => Box::new(CelNull),
         Json::Bool(flag) => Box::new(CelBool::from(flag)),
         Json::Number(number) => number_of(&number),
         Json::Text(text) => Box::new(CelString::from(text)),
-        Json::List(items) => Box::new(CelList::from(items.into_iter().map(boxed).collect::<Vec<_>>())),
-        Json::Object(_) => Box::new(Map::json(json)),
-        Json::Raw(_) => {
-            let opened = json.resolve().into_owned();
-            boxed(opened)
+        Json::List(items) => listed(items.into_iter(), budget)?,
+        Json::Object(_) => Box::new(Map::json(json, budget)),
+        Json::Raw(raw) => {
+            budget.charge(1 + raw.get().len() / READ)?;
+            boxed(json.resolve().into_owned(), budget)?
         }
         Json::Shared(shared) => match shared {
             Json::Text(text) => Box::new(CelString::from(&**text)),
             Json::Number(number) => number_of(number),
-            Json::Object(_) => Box::new(Map::json(json)),
-            Json::List(items) => {
-                Box::new(CelList::from(items.iter().map(|item| boxed(item.share())).collect::<Vec<_>>()))
-            }
-            other => boxed(other.share()),
+            Json::Object(_) => Box::new(Map::json(json, budget)),
+            Json::List(items) => listed(items.iter().map(Json::share), budget)?,
+            other => boxed(other.share(), budget)?,
         },
-    }
+    })
+}
+
+fn listed<'v>(
+    items: impl ExactSizeIterator<Item = Json<'v>>,
+    budget: &'v Budget,
+) -> Result<Box<dyn Val + 'v>, ExecutionError> {
+    budget.charge(items.len().div_ceil(ITEMS))?;
+    let items: Result<Vec<_>, _> = items.map(|item| boxed(item, budget)).collect();
+    Ok(Box::new(CelList::from(items?)))
 }
 
 fn number_of<'v>(number: &Number) -> Box<dyn Val + 'v> {
@@ -71,14 +92,15 @@ pub(super) struct Map<'v> {
 
 #[derive(Debug)]
 enum Entries<'v> {
-    Json(Json<'v>),
+    /// And what reading more of it is paid from.
+    Json(Json<'v>, &'v Budget),
     /// Shared: the interpreter clones whatever it binds or puts into a list.
     Written(Arc<Vec<(CelString<'v>, Box<dyn Val + 'v>)>>),
 }
 
 impl<'v> Map<'v> {
-    fn json(json: Json<'v>) -> Self {
-        Map { entries: Entries::Json(json), keys: OnceLock::new() }
+    fn json(json: Json<'v>, budget: &'v Budget) -> Self {
+        Map { entries: Entries::Json(json, budget), keys: OnceLock::new() }
     }
 
     pub(super) fn written(entries: Vec<(CelString<'v>, Box<dyn Val + 'v>)>) -> Self {
@@ -87,11 +109,11 @@ impl<'v> Map<'v> {
 
     fn keys(&self) -> &[CelString<'v>] {
         self.keys.get_or_init(|| match &self.entries {
-            Entries::Json(Json::Shared(json)) => {
+            Entries::Json(Json::Shared(json), _) => {
                 let fields = json.fields().into_iter().flatten();
                 fields.filter(|(_, value)| !value.is_null()).map(|(key, _)| CelString::from(&**key)).collect()
             }
-            Entries::Json(json) => {
+            Entries::Json(json, _) => {
                 let fields = json.fields().into_iter().flatten();
                 let known = fields.filter(|(_, value)| !value.is_null());
                 known.map(|(key, _)| CelString::from(key.clone())).collect()
@@ -100,14 +122,16 @@ impl<'v> Map<'v> {
         })
     }
 
-    fn find<'b>(&'b self, key: &str) -> Option<CowVal<'b, 'v>> {
+    fn find<'b>(&'b self, key: &str) -> Result<Option<CowVal<'b, 'v>>, ExecutionError> {
         match &self.entries {
-            Entries::Json(Json::Shared(json)) => json.get(key).map(|value| of(value.share())),
-            Entries::Json(json) => json.get(key).map(|value| of(value.clone())),
-            Entries::Written(entries) => entries
+            Entries::Json(Json::Shared(json), budget) => {
+                json.get(key).map(|value| of(value.share(), budget)).transpose()
+            }
+            Entries::Json(json, budget) => json.get(key).map(|value| of(value.clone(), budget)).transpose(),
+            Entries::Written(entries) => Ok(entries
                 .iter()
                 .find(|(name, _)| name.inner() == key)
-                .map(|(_, value)| CowVal::Borrowed(value.as_ref())),
+                .map(|(_, value)| CowVal::Borrowed(value.as_ref()))),
         }
     }
 }
@@ -158,7 +182,7 @@ impl<'m> Val for Map<'m> {
         Self: 'v,
     {
         let entries = match &self.entries {
-            Entries::Json(json) => Entries::Json(json.clone()),
+            Entries::Json(json, budget) => Entries::Json(json.clone(), budget),
             Entries::Written(entries) => Entries::Written(Arc::clone(entries)),
         };
         let copy: Map<'m> = Map { entries, keys: OnceLock::new() };
@@ -168,7 +192,7 @@ impl<'m> Val for Map<'m> {
 
 impl Container for Map<'_> {
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(self.find(&key_of(key)?).is_some())
+        Ok(self.find(&key_of(key)?)?.is_some())
     }
 }
 
@@ -178,7 +202,7 @@ impl Indexer for Map<'_> {
         Self: 'v,
     {
         let key = key_of(key)?;
-        self.find(&key).ok_or_else(|| ExecutionError::no_such_key(&key))
+        self.find(&key)?.ok_or_else(|| ExecutionError::no_such_key(&key))
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
