@@ -102,6 +102,16 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// How many values there are in it, itself included; what is still text counts as one.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Json::List(items) => 1 + items.iter().map(Json::size).sum::<usize>(),
+            Json::Object(fields) => 1 + fields.iter().map(|(_, value)| value.size()).sum::<usize>(),
+            Json::Shared(json) => json.size(),
+            _ => 1,
+        }
+    }
+
     /// Whether this is `null`, which Kubernetes takes for absent.
     pub(crate) fn is_null(&self) -> bool {
         match self {

@@ -70,6 +70,11 @@ pub(crate) fn render<'e>(
             for patch in &selected.definition.patches {
                 for (list, kind, name, container) in &own {
                     if patch.is_for(*kind, name) {
+                        let unpaid = |message: &str| Failed {
+                            path: "spec.patchContainers".to_owned(),
+                            message: message.to_owned(),
+                        };
+                        selected.budget.pay(patch.size).map_err(unpaid)?;
                         let bindings = Bindings {
                             pod,
                             namespace,

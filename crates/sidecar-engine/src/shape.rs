@@ -36,6 +36,9 @@ pub(crate) struct Field {
     pub(crate) format: Format,
 }
 
+/// Items of a list, or entries of a map, in a definition or from an expression. Merging compares each with each of the pod's.
+pub(crate) const ITEMS: usize = 512;
+
 /// What a value can be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Shape {

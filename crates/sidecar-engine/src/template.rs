@@ -96,6 +96,16 @@ impl Template {
         }
     }
 
+    /// How many values it has, for what merging it costs.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Template::Static(json) => json.size(),
+            Template::Text(_) => 1,
+            Template::List(items) => 1 + items.iter().map(Template::size).sum::<usize>(),
+            Template::Object(fields) => 1 + fields.iter().map(|(_, field)| field.size()).sum::<usize>(),
+        }
+    }
+
     fn is_static(&self) -> bool {
         matches!(self, Template::Static(_))
     }

@@ -180,3 +180,39 @@ fn what_expressions_give_never_makes_something_that_is_no_pod() {
     let injected = INJECTED.load(Ordering::Relaxed);
     assert!(injected > 200, "only {injected} were injected");
 }
+
+fn engine(spec: &str) -> Result<Engine, String> {
+    let text = format!(
+        r#"{{"apiVersion": "sidecar.me/v1alpha1", "kind": "ClusterSidecarDefinition", "metadata": {{"name": "d"}}, "spec": {spec}}}"#
+    );
+    let compiled = Compiled::from_yaml(&text)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<String>())?;
+    Ok(Engine::new(vec![Arc::new(compiled)]))
+}
+
+fn variables(count: usize) -> String {
+    let all: Vec<_> = (0..count).map(|index| format!(r#"{{"name": "A{index}", "value": "x"}}"#)).collect();
+    format!("[{}]", all.join(","))
+}
+
+/// Merging compares each item with each of the pod's: 20,000 variables took half a minute.
+#[test]
+fn what_grows_with_the_definition_and_with_the_pod_has_limits() {
+    let patch = |count| {
+        format!(
+            r#"{{"selector": {{"podSelector": {{}}}}, "patchContainers": [{{"env": {}}}]}}"#,
+            variables(count)
+        )
+    };
+    assert!(engine(&patch(513)).unwrap_err().contains("has 513 items, 512 are allowed"));
+    let engine = engine(&patch(512)).unwrap();
+    let inject = |containers: usize| {
+        let containers: Vec<_> =
+            (0..containers).map(|index| json!({"name": format!("c{index}"), "image": "a"})).collect();
+        let pod = json!({"spec": {"containers": containers}}).to_string();
+        let injection = engine.inject(&pod, &Namespace::new("default", [], [])).unwrap();
+        injection.decisions.first().map(|decision| decision.reason)
+    };
+    assert_eq!(inject(50), Some(Reason::Injected));
+    assert_eq!(inject(200), Some(Reason::ExpressionFailed));
+}

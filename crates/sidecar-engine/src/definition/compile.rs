@@ -50,6 +50,8 @@ pub(crate) struct CompiledPatch {
     pub(crate) on_conflict: OnConflict,
     /// A container with what is to be merged into it.
     pub(crate) fields: Template,
+    /// How many values that are.
+    pub(crate) size: usize,
 }
 
 /// A name in which `*` stands for any characters.
@@ -205,11 +207,13 @@ impl CompiledPatch {
         scope: &Scope<'_>,
         problems: &mut Vec<Problem>,
     ) -> Self {
+        let fields = Template::compile(patch.fields.0, path, Slot::container(), scope, problems);
         CompiledPatch {
             names: patch.names.into_iter().map(NamePattern).collect(),
             kinds: patch.kinds,
             on_conflict: patch.on_conflict.unwrap_or(on_conflict),
-            fields: Template::compile(patch.fields.0, path, Slot::container(), scope, problems),
+            size: fields.size(),
+            fields,
         }
     }
 

@@ -11,7 +11,7 @@ use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
 use crate::json::Json;
 use crate::quantity::Quantity;
-use crate::shape::{Field, Format, OWN, POD, Shape, Table, Type, alternatives, kind_of};
+use crate::shape::{Field, Format, ITEMS, OWN, POD, Shape, Table, Type, alternatives, kind_of};
 use crate::suggestion::nearest;
 use crate::yaml::Help;
 
@@ -181,6 +181,10 @@ impl Check {
                     self.report(ProblemCode::InvalidValue, path, message);
                 }
             }
+            (Shape::List(_), Json::List(items)) if items.len() > ITEMS => self.too_many(items.len(), path),
+            (Shape::Map(_), Json::Object(fields)) if fields.len() > ITEMS => {
+                self.too_many(fields.len(), path);
+            }
             (Shape::List(item), Json::List(items)) => {
                 for (index, value) in items.iter().enumerate() {
                     self.value(value, item, &path.item(index), owner);
@@ -344,6 +348,10 @@ impl Check {
         if let Some(problem) = self.problems.last_mut().filter(|_| key.contains("${")) {
             problem.help = Some(Help::QuoteExpression);
         }
+    }
+
+    fn too_many(&mut self, count: usize, path: &FieldPath) {
+        self.report(ProblemCode::InvalidValue, path, format!("has {count} items, {ITEMS} are allowed"));
     }
 
     fn missing(&mut self, path: &FieldPath, name: &str) {

@@ -15,7 +15,7 @@ const STEPS: u64 = 100_000;
 /// Bytes of text that cost as much as a step.
 const BYTES: usize = 16;
 
-pub(super) const SPENT: &str = "costs too much: all expressions together have 100,000 steps";
+pub(super) const SPENT: &str = "costs too much: a definition has 100,000 steps for all that it does to a pod";
 
 /// The steps that are left; a value, so that it can be handed to functions.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// Pays for something else that grows with the pod; an error when there is not enough.
+    pub(crate) fn pay(&self, steps: usize) -> Result<(), &'static str> {
+        self.charge(steps).map_err(|_| SPENT)
+    }
+
     /// Takes steps; an error when there are not enough, and from then on.
     pub(super) fn charge(&self, steps: usize) -> Result<(), ExecutionError> {
         let left = self.left.load(Ordering::Relaxed);

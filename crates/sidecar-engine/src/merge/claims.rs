@@ -3,6 +3,8 @@
 //! Looks at the definitions alone, never at the pod: which of two wins must not depend on it, and a second call, for a
 //! pod that the first one has changed already, must come to the same result.
 
+use std::collections::HashMap;
+
 use super::contained::{self, Place};
 use super::path::{Path, name_of};
 use super::rules::{CONTAINER, POD, Rule};
@@ -32,16 +34,14 @@ pub(super) fn compare<'f, 'e: 'f>(
     fragments: impl Iterator<Item = (Option<&'f Fragment<'e>>, OnConflict)>,
 ) -> Vec<Standing> {
     let mut standings = Vec::new();
-    let mut known: Vec<Claim<'e>> = Vec::new();
+    let mut known: HashMap<String, Vec<Claim<'e>>> = HashMap::new();
     for (number, (fragment, on_conflict)) in fragments.enumerate() {
         let mut standing = Standing::default();
-        let mut claims =
-            fragment.map(|fragment| Claims::of(number, fragment, on_conflict)).unwrap_or_default();
+        let claims = fragment.map(|fragment| Claims::of(number, fragment, on_conflict)).unwrap_or_default();
         for claim in &claims.0 {
-            let differs = |other: &&Claim<'e>| {
-                other.path == claim.path && !contained::value(&claim.value, Some(&other.value), claim.place)
-            };
-            for other in known.iter().filter(differs) {
+            let differs =
+                |other: &&Claim<'e>| !contained::value(&claim.value, Some(&other.value), claim.place);
+            for other in known.get(&claim.path).into_iter().flatten().filter(differs) {
                 let disagreement = Disagreement { path: claim.path.clone(), with: other.definition };
                 if claim.on_conflict == OnConflict::KeepPod {
                     standing.waits.push(disagreement);
@@ -51,7 +51,9 @@ pub(super) fn compare<'f, 'e: 'f>(
             }
         }
         if standing.loses.is_none() {
-            known.append(&mut claims.0);
+            for claim in claims.0 {
+                known.entry(claim.path.clone()).or_default().push(claim);
+            }
         }
         standings.push(standing);
     }

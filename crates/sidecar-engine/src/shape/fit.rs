@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Format, POD, Shape, Type, alternatives, kind_of};
+use super::{Format, ITEMS, POD, Shape, Type, alternatives, kind_of};
 use crate::json::Json;
 use crate::quantity::Quantity;
 
@@ -86,6 +86,10 @@ impl Slot {
             } else {
                 Ok(json)
             };
+        }
+        let count = json.items().map_or_else(|| json.fields().map_or(0, Vec::len), <[_]>::len);
+        if count > ITEMS {
+            return Err(misfit(&format!("has {count} items, {ITEMS} are allowed")));
         }
         match (self.shape, json) {
             (Shape::List(_), Json::List(items)) => self.items(items),
