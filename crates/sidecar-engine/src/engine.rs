@@ -159,11 +159,11 @@ impl Engine {
             index: &self.index,
             excluded_namespaces: &self.excluded_namespaces,
         };
-        let selection = select::select(&candidates, pod, namespace, detail);
-        let mut decisions = selection.decisions;
+        let mut selection = select::select(&candidates, pod, namespace, detail);
+        let mut decisions = std::mem::take(&mut selection.decisions);
         let mut merged = Merged::default();
         if !selection.selected.is_empty() {
-            let fragments = render::render(&selection.selected, pod, namespace);
+            let fragments = render::render(&selection, pod, namespace);
             merged = merge::merge(&selection.selected, &fragments, pod);
         }
         let operations = std::mem::take(&mut merged.operations);

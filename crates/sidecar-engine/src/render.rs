@@ -9,7 +9,7 @@ use crate::json::Json;
 use crate::merge::Blocked;
 use crate::namespace::Namespace;
 use crate::pod::Pod;
-use crate::select::Selected;
+use crate::select::{Selected, Selection};
 use crate::template::Failed;
 
 /// A definition rendered for one pod.
@@ -35,10 +35,11 @@ pub(crate) struct ContainerFragment<'e> {
 
 /// Renders the selected definitions; each by itself, so that one that fails does not touch the others.
 pub(crate) fn render<'e>(
-    selected: &[Selected<'e>],
+    selection: &Selection<'e>,
     pod: &Pod<'_>,
     namespace: &Namespace,
 ) -> Vec<Result<Fragment<'e>, Blocked>> {
+    let selected = &selection.selected;
     let bindings = |selected: &'_ Selected<'e>| {
         // The pod as it was received: what a definition makes of it does not depend on the others.
         (&pod.json, &namespace.json, selected.parameters.share().into_owned())
@@ -62,7 +63,7 @@ pub(crate) fn render<'e>(
     if selected.iter().all(|selected| selected.definition.patches.is_empty()) {
         return fragments;
     }
-    let own = own_containers(pod, &fragments);
+    let own = own_containers(pod, selection, &fragments);
     for (selected, fragment) in selected.iter().zip(&mut fragments) {
         let Ok(rendered) = fragment else { continue };
         let (pod, namespace, params) = bindings(selected);
@@ -103,19 +104,27 @@ pub(crate) fn render<'e>(
 type OwnContainer<'p, 'a> = (&'static str, ContainerKind, Cow<'p, str>, &'p Json<'a>);
 
 /// The containers that the pod came with. A second call finds what the first one injected among the pod's; by name
-/// those are not its own.
+/// those are not its own, whether the definition comes to the same result again or not.
 fn own_containers<'p, 'a>(
     pod: &'p Pod<'a>,
+    selection: &Selection<'_>,
     fragments: &[Result<Fragment<'_>, Blocked>],
 ) -> Vec<OwnContainer<'p, 'a>> {
+    let candidates = selection.selected.iter().map(|selected| selected.definition);
+    let written: Vec<&str> = candidates
+        .chain(selection.declined.iter().copied())
+        .flat_map(|definition| definition.containers.iter().map(String::as_str))
+        .collect();
     let is_injected = |name: &str| {
-        fragments.iter().flatten().any(|fragment| {
-            let spec = fragment.pod.get("spec");
-            ["containers", "initContainers"].iter().any(|list| {
-                let items = spec.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
-                items.iter().any(|item| item.text_of("name").as_deref() == Some(name))
+        written.contains(&name)
+            || fragments.iter().flatten().any(|fragment| {
+                let spec = fragment.pod.get("spec");
+                ["containers", "initContainers"].iter().any(|list| {
+                    let items =
+                        spec.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
+                    items.iter().any(|item| item.text_of("name").as_deref() == Some(name))
+                })
             })
-        })
     };
     let mut own = Vec::new();
     for list in ["containers", "initContainers"] {

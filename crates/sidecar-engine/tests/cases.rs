@@ -11,6 +11,7 @@
 //! | `details` | `definition: detail`, where the wording matters |
 //! | `changes` | What was done, in order |
 //! | `containers` | The names of the containers afterwards |
+//! | `again` | The decisions of the second call, where they are not simply `AlreadyPresent` |
 //! | `result` | The whole pod afterwards; without one and without `containers` it stays as it was |
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -32,6 +33,7 @@ struct Case {
     decisions: String,
     details: Option<String>,
     changes: Option<String>,
+    again: Option<String>,
     containers: Option<String>,
     result: Option<String>,
 }
@@ -95,6 +97,7 @@ fn parse(text: &str) -> Vec<Case> {
                 Some("decisions") => case.decisions = block,
                 Some("details") => case.details = Some(block),
                 Some("changes") => case.changes = Some(block),
+                Some("again") => case.again = Some(block),
                 Some("containers") => case.containers = Some(block.trim().to_owned()),
                 Some("result") => case.result = Some(block),
                 // Commands and output of other programs.
@@ -167,7 +170,7 @@ fn check(case: &Case) -> Result<(), String> {
         let shown = |value| serde_json::to_string_pretty(value).unwrap();
         return Err(format!("expected the pod:\n{}\nfound:\n{}", shown(&expected), shown(&after)));
     }
-    injecting_again_does_nothing(&engine, &after, &namespace, &injection)
+    injecting_again_does_nothing(&engine, &after, &namespace, &injection, case.again.as_deref())
 }
 
 fn injecting_again_does_nothing(
@@ -175,11 +178,17 @@ fn injecting_again_does_nothing(
     after: &Value,
     namespace: &Namespace,
     first: &Injection<'_>,
+    expected: Option<&str>,
 ) -> Result<(), String> {
     let again = after.to_string();
     let again = engine.inject(&again, namespace).map_err(|error| error.to_string())?;
     if !again.patch.is_empty() {
         return Err(format!("injecting twice is not injecting once: {}", again.patch.to_json("")));
+    }
+    if let Some(expected) = expected {
+        let found =
+            again.decisions.iter().map(|decision| format!("{}: {}\n", decision.definition, decision.reason));
+        return same("the second time", expected, &found.collect::<String>());
     }
     for (one, other) in first.decisions.iter().zip(&again.decisions) {
         let expected = if one.reason == Reason::Injected { Reason::AlreadyPresent } else { one.reason };

@@ -27,6 +27,8 @@ pub struct Compiled {
     pub(crate) parameters: Parameters,
     /// A pod with what is to be merged into it: `metadata` and `spec`.
     pub(crate) inject: Template,
+    /// The names of the containers in it, as far as they are written out.
+    pub(crate) containers: Vec<String>,
     pub(crate) patches: Vec<CompiledPatch>,
     pub(crate) placement: Placement,
 }
@@ -98,6 +100,7 @@ impl Compiled {
         let scope = Scope { parameters: parameters.defaults(), container: false };
         let selector = CompiledSelector::new(selector, &scope, &mut problems);
         let path = FieldPath::of("spec.inject");
+        let containers = container_names(inject.spec.as_ref());
         let inject = Template::compile(
             pod_of(inject.metadata, inject.spec),
             &path,
@@ -123,6 +126,7 @@ impl Compiled {
             selector,
             parameters,
             inject,
+            containers,
             patches,
             placement,
         })
@@ -249,6 +253,12 @@ impl Placement {
             _ => LAST,
         }
     }
+}
+
+fn container_names(spec: Option<&Untyped>) -> Vec<String> {
+    let lists = ["containers", "initContainers"].into_iter().filter_map(|list| spec?.0.get(list)?.items());
+    let names = lists.flatten().filter_map(|container| container.text_of("name"));
+    names.map(Cow::into_owned).collect()
 }
 
 fn pod_of(metadata: Option<Untyped>, spec: Option<Untyped>) -> Json<'static> {

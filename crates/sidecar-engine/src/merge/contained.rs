@@ -13,6 +13,7 @@ pub(crate) fn value(wanted: &Json<'_>, existing: Option<&Json<'_>>, place: Place
         return is_dropped_when_encoded(wanted, place);
     };
     match (&*wanted.resolve(), existing) {
+        (wanted @ Json::Object(_), existing) if place.field == "env" && !same_kind(wanted, existing) => false,
         (Json::Object(wanted), existing @ Json::Object(_)) => {
             wanted.iter().all(|(key, wanted)| value(wanted, existing.get(key), place.field(key)))
         }
@@ -28,6 +29,12 @@ pub(crate) fn value(wanted: &Json<'_>, existing: Option<&Json<'_>>, place: Place
         (Json::Text(wanted), Json::Text(existing)) => same_text(wanted, existing, place),
         (wanted, existing) => same_scalar(wanted, existing),
     }
+}
+
+/// Whether two values mean the same: for items of sets, of which a narrower one is not there because a wider one is. What the
+/// API server leaves out or writes in another way is no difference.
+pub(crate) fn same(one: &Json<'_>, other: &Json<'_>, place: Place<'_>) -> bool {
+    value(one, Some(other), place) && value(other, Some(one), place)
 }
 
 /// The first field of an object that is not contained, for messages.
@@ -179,11 +186,18 @@ fn is_dropped_when_encoded(wanted: &Json<'_>, place: Place<'_>) -> bool {
                 )
         }
         Json::Bool(flag) => !flag && !place.inherits && place.field != "optional",
+        // At once, and in no hurry.
         Json::Number(number) => {
-            number.as_f64() == Some(0.0) && !place.inherits && place.field != "terminationGracePeriodSeconds"
+            let is_said = matches!(place.field, "terminationGracePeriodSeconds" | "tolerationSeconds");
+            number.as_f64() == Some(0.0) && !place.inherits && !is_said
         }
         Json::Raw(_) | Json::Shared(_) => false,
     }
+}
+
+/// Whether both variables have a value of their own, the empty one included, or both take it from somewhere.
+fn same_kind(wanted: &Json<'_>, existing: &Json<'_>) -> bool {
+    wanted.get("valueFrom").is_some() == existing.get("valueFrom").is_some()
 }
 
 fn same_quantity(wanted: &Json<'_>, existing: &Json<'_>) -> bool {

@@ -187,7 +187,7 @@ impl<'e> Log<'e> {
     {
         let items = existing.items_mut().ok_or_else(|| Blocked::malformed(at.0, "a list"))?;
         for wanted in wanted.into_items().ok_or_else(|| rejected(at.0, "must be a list"))? {
-            if !items.iter().any(|item| contained::value(&wanted, Some(item), at.1)) {
+            if !items.iter().any(|item| contained::same(&wanted, item, at.1)) {
                 self.note(ChangeKind::Added, at.0);
                 self.write(Verb::Add, &at.0.end(), wanted.clone());
                 items.push(wanted);
