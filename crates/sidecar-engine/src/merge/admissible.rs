@@ -29,7 +29,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
         if let Some(injected) = metadata.get("annotations") {
             let mut keys = injected.fields().into_iter().flatten().map(|(key, _)| key);
             let wrong = keys.find(|key| !names::is_key(&key.to_lowercase()));
-            refused(wrong.map(|key| format!("{key:?} cannot be the key of an annotation")))?;
+            refused(wrong.map(|_| "a key cannot be that of an annotation".to_owned()))?;
             refused(annotations(pod))?;
         }
     }
@@ -66,6 +66,13 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
         refused(host_ports(spec))?;
     }
     refused(pod_level_resources(spec))?;
+    if injected.is_some_and(|spec| spec.get("dnsConfig").is_some() || spec.get("dnsPolicy").is_some()) {
+        refused(name_resolution(spec))?;
+    }
+    let tolerations = injected.and_then(|spec| spec.get("tolerations")).and_then(Json::items);
+    if tolerations.unwrap_or_default().iter().any(is_without_key) {
+        refused(Some("a toleration without a key must have the operator Exists".to_owned()))?;
+    }
     if injected.is_some_and(|injected| injected.get("securityContext").is_some()) {
         refused(profiles(spec).map(|problem| format!("the pod {problem}")))?;
     }
@@ -77,6 +84,11 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
         ))?;
     }
     Ok(())
+}
+
+fn is_without_key(toleration: &Json<'_>) -> bool {
+    toleration.text_of("key").unwrap_or_default().is_empty()
+        && toleration.text_of("operator").as_deref() != Some("Exists")
 }
 
 /// The names of the pod's volumes, read when the first mount asks for them. Volumes that cannot be read have any name.
@@ -140,7 +152,7 @@ fn container(container: &Json<'_>, list: &str, name: &str, volumes: &Volumes<'_,
 /// A name as RFC 1123 wants it.
 fn dns_label(what: &str, name: &str) -> Option<String> {
     (!names::is_label(name)).then(|| {
-        format!("the {what} name {name:?} must be lower-case letters, digits and inner hyphens, 63 at most")
+        format!("the name of a {what} must be lower-case letters, digits and inner hyphens, 63 at most")
     })
 }
 
@@ -166,6 +178,14 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
             if !volumes.has(&volume) && volumes.is_wanted(&volume) {
                 return Some(format!("container {name:?} mounts the volume {volume:?}, which is not there"));
             }
+            let propagation = item.field("mountPropagation");
+            if propagation.is_some_and(|how| how.text().as_deref() == Some("Bidirectional"))
+                && !is_privileged(container)
+            {
+                return Some(format!(
+                    "container {name:?} has a mountPropagation Bidirectional, which only privileged ones can have"
+                ));
+            }
             let path = item.field(key).and_then(|path| Some(path.text()?.into_owned())).unwrap_or_default();
             if !paths.insert(path.clone()) {
                 return Some(format!("container {name:?} mounts something at {path:?} twice"));
@@ -173,6 +193,11 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
         }
     }
     None
+}
+
+fn is_privileged(container: &Json<'_>) -> bool {
+    let context = container.field("securityContext");
+    context.and_then(|context| context.field("privileged")?.resolve().flag()) == Some(true)
 }
 
 /// Names of ports, each once in a container.
@@ -216,6 +241,9 @@ fn hooks(container: &Json<'_>, name: &str, spec: &Json<'_>) -> Option<String> {
         _ => None,
     };
     let lifecycle = container.field("lifecycle")?;
+    if lifecycle.field("stopSignal").is_some() && spec.get("os").is_none() {
+        return Some(format!("container {name:?} has a stopSignal, which needs spec.os.name"));
+    }
     for hook in ["postStart", "preStop"] {
         let sleep = lifecycle.field(hook).and_then(|hook| hook.field("sleep")?.field("seconds"));
         let grace = spec.field("terminationGracePeriodSeconds").and_then(number).unwrap_or(GRACE_PERIOD);
@@ -241,16 +269,19 @@ fn profiles(owner: &Json<'_>) -> Option<String> {
     })
 }
 
-/// Ports of the node: each once among the ordinary containers.
+/// Ports of the node: each once among the ordinary containers. On the node's network every port is one of the node.
 fn host_ports(spec: &Json<'_>) -> Option<String> {
+    let is_on_host = spec.get("hostNetwork").and_then(Json::flag) == Some(true);
     let mut taken = BTreeSet::new();
     for container in spec.get("containers").and_then(Json::items).unwrap_or_default() {
         let Some(ports) = container.field("ports") else { continue };
         for port in ports.resolve().items().unwrap_or_default() {
-            let Some(host_port) = port.field("hostPort").map(|port| port.to_string()) else { continue };
-            if host_port == "0" {
-                continue;
+            let number = |key: &str| port.field(key).map(|port| port.to_string()).filter(|port| port != "0");
+            let (host_port, own) = (number("hostPort"), number("containerPort"));
+            if is_on_host && host_port.is_some() && host_port != own {
+                return Some("on the node's network a hostPort must be the containerPort".to_owned());
             }
+            let Some(host_port) = host_port.or(own.filter(|_| is_on_host)) else { continue };
             let of = |key: &str, default: &str| {
                 let value = port.field(key).and_then(|value| Some(value.text()?.into_owned()));
                 value.unwrap_or_else(|| default.to_owned())
@@ -267,10 +298,12 @@ fn labels(labels: Option<&Json<'_>>) -> Option<String> {
     for (key, value) in labels?.fields()? {
         let Some(value) = value.text() else { return Some(format!("the label {key} is not a string")) };
         if !names::is_key(key) {
-            return Some(format!("{key:?} cannot be the key of a label"));
+            return Some("a key cannot be that of a label".to_owned());
         }
         if !names::is_label_value(&value) {
-            return Some(format!("the label {key} cannot have the value {value:?}"));
+            return Some(format!(
+                "the value of the label {key} must be letters, digits, \"-\", \"_\" and \".\", 63 at most"
+            ));
         }
     }
     None
@@ -293,7 +326,7 @@ fn annotations(pod: &Json<'_>) -> Option<String> {
 }
 
 /// Where the pod sets its resources as a whole, its containers must fit in (pkg/apis/core/validation,
-/// `validatePodResources`): the sum of the requests of containers and native sidecars, and each container's limit.
+/// `validatePodResources`): what they request together, as the scheduler counts, and each ordinary container's limit.
 fn pod_level_resources(spec: &Json<'_>) -> Option<String> {
     let pod = spec.field("resources")?;
     let quantity = |of: &Json<'_>, kind: &str, resource: &str| {
@@ -301,29 +334,31 @@ fn pod_level_resources(spec: &Json<'_>) -> Option<String> {
     };
     for resource in ["cpu", "memory"] {
         let (request, limit) = (quantity(&pod, "requests", resource), quantity(&pod, "limits", resource));
-        let mut sum = Quantity::ZERO;
-        for list in ["containers", "initContainers"] {
+        // Native sidecars stay; an ordinary init container runs beside those that were started before it, and ends.
+        let (mut sum, mut greatest) = (Quantity::ZERO, Quantity::ZERO);
+        for list in ["initContainers", "containers"] {
             for container in spec.get(list).and_then(Json::items).unwrap_or_default() {
                 let restarts = container.field("restartPolicy");
                 let is_sidecar = restarts.is_some_and(|policy| policy.text().as_deref() == Some("Always"));
-                if list == "initContainers" && !is_sidecar {
-                    continue;
-                }
                 let Some(resources) = container.field("resources") else { continue };
                 let own_limit = quantity(&resources, "limits", resource);
                 if let (Some(own), Some(limit)) = (own_limit, limit)
+                    && list == "containers"
                     && own > limit
                 {
                     return Some(format!("a container's {resource} limit would be above the pod's"));
                 }
                 // Limits without requests become requests when the pod is stored.
-                if let Some(own) = quantity(&resources, "requests", resource).or(own_limit) {
-                    sum = sum.plus(own)?;
+                let Some(own) = quantity(&resources, "requests", resource).or(own_limit) else { continue };
+                let beside = sum.plus(own)?;
+                greatest = greatest.max(beside);
+                if list == "containers" || is_sidecar {
+                    sum = beside;
                 }
             }
         }
         if let Some(request) = request
-            && sum > request
+            && greatest > request
         {
             return Some(format!(
                 "the containers' {resource} requests would be above the pod's ({resource} in spec.resources.requests)"
@@ -331,4 +366,23 @@ fn pod_level_resources(spec: &Json<'_>) -> Option<String> {
         }
     }
     None
+}
+
+/// How many servers and search domains a resolver takes (pkg/apis/core/validation, `validatePodDNSConfig`), and that there
+/// is one where the cluster's is not used.
+fn name_resolution(spec: &Json<'_>) -> Option<String> {
+    let config = spec.field("dnsConfig");
+    let count = |list: &str| {
+        let items = config.as_ref().and_then(|config| config.field(list));
+        items.as_ref().map(Json::resolve).and_then(|items| items.items().map(<[_]>::len)).unwrap_or_default()
+    };
+    for (list, limit) in [("nameservers", 3), ("searches", 32)] {
+        let count = count(list);
+        if count > limit {
+            return Some(format!("the pod would have {count} {list} in dnsConfig, {limit} are allowed"));
+        }
+    }
+    let is_none = spec.field("dnsPolicy").is_some_and(|policy| policy.text().as_deref() == Some("None"));
+    (is_none && count("nameservers") == 0)
+        .then(|| "the pod would have the dnsPolicy None and no nameservers in dnsConfig".to_owned())
 }

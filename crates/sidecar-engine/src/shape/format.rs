@@ -51,7 +51,7 @@ const PORT: Format = Within(1, 65535);
 const MODE: Format = Within(0, 0o777);
 
 /// Type, field, rule.
-pub(crate) const FORMATS: [(&str, &str, Format); 79] = [
+pub(crate) const FORMATS: [(&str, &str, Format); 78] = [
     ("AppArmorProfile", "type", OneOf(&["Localhost", "RuntimeDefault", "Unconfined"])),
     ("Container", "imagePullPolicy", OneOf(&["Always", "IfNotPresent", "Never"])),
     ("Container", "restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
@@ -90,9 +90,9 @@ pub(crate) const FORMATS: [(&str, &str, Format); 79] = [
     ("ConfigMapKeySelector", "name", Subdomain),
     ("ConfigMapVolumeSource", "defaultMode", MODE),
     ("ContainerPort", "containerPort", PORT),
-    ("ContainerPort", "hostIP", Address),
     ("ContainerPort", "hostPort", Within(0, 65535)),
     ("ContainerPort", "name", PortName),
+    ("ContainerResizePolicy", "restartPolicy", OneOf(&["NotRequired", "RestartContainer"])),
     ("DownwardAPIVolumeFile", "mode", MODE),
     ("DownwardAPIVolumeFile", "path", Relative),
     ("DownwardAPIVolumeSource", "defaultMode", MODE),
@@ -104,7 +104,6 @@ pub(crate) const FORMATS: [(&str, &str, Format); 79] = [
     ("HostAlias", "hostnames", Subdomain),
     ("HostAlias", "ip", Address),
     ("HostPathVolumeSource", "path", HostPath),
-    ("KeyToPath", "key", ConfigKey),
     ("KeyToPath", "mode", MODE),
     ("KeyToPath", "path", Relative),
     ("ObjectFieldSelector", "fieldPath", PodField),
@@ -127,7 +126,7 @@ pub(crate) const FORMATS: [(&str, &str, Format); 79] = [
     ("Probe", "initialDelaySeconds", COUNT),
     ("Probe", "periodSeconds", COUNT),
     ("Probe", "successThreshold", COUNT),
-    ("Probe", "terminationGracePeriodSeconds", POSITIVE),
+    ("Probe", "terminationGracePeriodSeconds", Within(1, i64::MAX)),
     ("Probe", "timeoutSeconds", COUNT),
     ("ProjectedVolumeSource", "defaultMode", MODE),
     ("ResourceRequirements", "limits", NotNegative),
@@ -138,7 +137,7 @@ pub(crate) const FORMATS: [(&str, &str, Format); 79] = [
     ("SecretVolumeSource", "defaultMode", MODE),
     ("SecurityContext", "runAsGroup", COUNT),
     ("SecurityContext", "runAsUser", COUNT),
-    ("SleepAction", "seconds", COUNT),
+    ("SleepAction", "seconds", Within(0, i64::MAX)),
     ("TCPSocketAction", "port", Port),
     ("Toleration", "key", LabelKey),
     ("TopologySpreadConstraint", "maxSkew", POSITIVE),
@@ -180,7 +179,7 @@ impl Format {
             }
             (NotNegative, Json::Text(_) | Json::Number(_)) => Quantity::parse(&crate::parameter::plain(json))
                 .is_none_or(|quantity| quantity >= Quantity::ZERO),
-            (OneOf(values), Json::Text(text)) => values.contains(&&**text),
+            (OneOf(values), Json::Text(text)) => text.is_empty() || values.contains(&&**text),
             (_, Json::Text(text)) => text.is_empty() || self.allows_text(text),
             _ => true,
         }
@@ -195,7 +194,8 @@ impl Format {
             LabelKey => names::is_key(text),
             LabelValue => names::is_label_value(text),
             PortName | Port => names::is_port_name(text),
-            Address => text.parse::<IpAddr>().is_ok(),
+            // API servers before 1.36 take `010.0.0.1`.
+            Address => without_zeros(text).parse::<IpAddr>().is_ok(),
             // A dot at the end, and words that begin with an underscore.
             SearchDomain => {
                 text == "." || names::is_subdomain(&text.strip_suffix('.').unwrap_or(text).replace('_', "x"))
@@ -209,7 +209,10 @@ impl Format {
             PodField => {
                 let key = |map: &str| text.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']");
                 let key = key("metadata.labels").or_else(|| key("metadata.annotations"));
-                POD_FIELDS.contains(&text) || key.is_some_and(|key| names::is_key(&key.to_lowercase()))
+                // The old name of `spec.nodeName`.
+                text == "spec.host"
+                    || POD_FIELDS.contains(&text)
+                    || key.is_some_and(|key| names::is_key(&key.to_lowercase()))
             }
             Relative => !text.starts_with('/') && !has_parent(),
             HostPath => !has_parent(),
@@ -224,6 +227,7 @@ impl Format {
                 let values: Vec<_> = values.iter().filter(|value| !value.is_empty()).copied().collect();
                 format!("must be one of {}", values.join(", "))
             }
+            Within(least, i64::MAX) => format!("must be at least {least}"),
             Within(least, MAXIMUM) => format!("must be at least {least} and at most {MAXIMUM}"),
             MODE => "must be within 0 and 0777, in octal digits".to_owned(),
             Within(least, greatest) => format!("must be within {least} and {greatest}"),
@@ -261,4 +265,15 @@ impl Format {
             _ => None,
         }
     }
+}
+
+fn without_zeros(address: &str) -> String {
+    let number = |part: &str| {
+        let rest = part.trim_start_matches('0');
+        if rest.is_empty() && !part.is_empty() { "0".to_owned() } else { rest.to_owned() }
+    };
+    if address.contains(':') {
+        return address.to_owned();
+    }
+    address.split('.').map(number).collect::<Vec<_>>().join(".")
 }
