@@ -226,12 +226,12 @@ pub enum ChangeKind {
 
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = match self.kind {
-            ChangeKind::Added => "added",
-            ChangeKind::Replaced => "replaced",
-            ChangeKind::Kept => "kept the pod's own",
-        };
-        write!(formatter, "{verb} {}", self.path)
+        match self.kind {
+            ChangeKind::Added => write!(formatter, "added {}", self.path),
+            ChangeKind::Replaced => write!(formatter, "replaced {}", self.path),
+            // The pod's own, or another definition's.
+            ChangeKind::Kept => write!(formatter, "kept {} as it was", self.path),
+        }
     }
 }
 

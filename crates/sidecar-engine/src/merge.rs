@@ -86,7 +86,7 @@ pub(crate) fn merge<'e>(
                     changed |= !log.operations.is_empty();
                     decision.reason =
                         if log.operations.is_empty() { Reason::AlreadyPresent } else { Reason::Injected };
-                    decision.detail = None;
+                    decision.detail = nothing_to_do(selected, fragment, &log).map(Cow::Borrowed);
                     decision.denies = false;
                     decision.changes = log.changes;
                     merged.operations.extend(log.operations);
@@ -104,6 +104,25 @@ pub(crate) fn merge<'e>(
             return merged;
         }
     }
+}
+
+/// Why a definition does nothing to a pod, where it is not that all of it is there already.
+fn nothing_to_do(
+    selected: &Selected<'_>,
+    fragment: &Result<Fragment<'_>, Blocked>,
+    log: &Log<'_>,
+) -> Option<&'static str> {
+    if !log.operations.is_empty() {
+        return None;
+    }
+    if !log.changes.is_empty() {
+        return Some("what is not there already was kept as it was (onConflict: KeepPod)");
+    }
+    let is_for_nobody = fragment.as_ref().is_ok_and(|fragment| {
+        fragment.patches.is_empty() && fragment.pod.fields().is_some_and(Vec::is_empty)
+    });
+    (is_for_nobody && !selected.definition.patches.is_empty())
+        .then_some("patchContainers is for none of the pod's containers")
 }
 
 /// Whether no definition that comes first is in the way.

@@ -203,9 +203,10 @@ impl<'p, 'a> Gates<'p, 'a> {
         if let Some(reason) = never {
             return Err(no(reason, expected && opted_out.is_none()));
         }
-        // Nobody misses what the pod itself, or its namespace, does not want.
+        // Nobody misses what the pod itself does not want, or its namespace, unless the pod asks for it.
         if let Some(reason) = opted_out {
-            return Err(no(reason, false));
+            let asks = is_asked || (self.asks_by_label && selector.pods.is_none() && expected);
+            return Err(no(reason, reason == Reason::NamespaceOptedOut && asks));
         }
         if is_asked && selector.by_name == ByName::Refused && wants.is_err() {
             return Err(no(Reason::RequestRefused, true));

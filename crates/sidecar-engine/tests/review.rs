@@ -195,7 +195,7 @@ fn warnings_are_short_and_printable() {
     };
     // "sidecar : ContainerNameConflict: the pod has a different container \"app\" in containers" and the name: the last
     // one that fits, and the first one that does not.
-    for (length, cut) in [(22, false), (23, true)] {
+    for (length, cut) in [(18, false), (19, true)] {
         let engine = Engine::new(vec![definition(&"d".repeat(length)).into()]);
         let review = review(|_| ()).to_string();
         let answer: Value =

@@ -237,15 +237,15 @@ fn what_was_kept_or_replaced_is_said_without_its_value() {
     );
     let pod = write(folder.path(), "pod.yaml", &pod);
     let review = write(folder.path(), "review.json", &review);
-    for (policy, expected) in [("KeepPod", "kept the pod's own"), ("Replace", "replaced")] {
+    for (policy, verb, result) in [("KeepPod", "kept", " as it was"), ("Replace", "replaced", "")] {
         let spec = format!("onConflict: {policy}, {spec}");
         let definitions = write(folder.path(), "definitions.yaml", &definitions(&[("log", &spec)]));
         let said = text(&run(&["inject", "-f", &pod, "--definitions", &definitions]).stderr);
         let lines = ["spec.volumes[data]", "spec.containers[app].env[A]"];
-        let expected_lines = lines.map(|path| format!("Pod/web: {expected} {path} (log)\n")).concat();
+        let expected_lines = lines.map(|path| format!("Pod/web: {verb} {path}{result} (log)\n")).concat();
         assert_eq!(said, format!("Pod/web: injected log\n{expected_lines}"));
         let output = run(&["review", "-f", &review, "--definitions", &definitions]);
-        let expected_lines = lines.map(|path| format!("sidecar log: {expected} {path}\n")).concat();
+        let expected_lines = lines.map(|path| format!("sidecar log: {verb} {path}{result}\n")).concat();
         assert_eq!(
             text(&output.stderr),
             format!("sidecar log: Injected: the sidecar was added\n{expected_lines}")

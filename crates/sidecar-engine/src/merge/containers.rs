@@ -91,7 +91,7 @@ impl<'e> Log<'e> {
         if self.on_conflict == OnConflict::Fail {
             let mut detail = format!("the pod has a different container {} in {list}", NameOf(&wanted));
             if let Some(field) = contained::first_difference(&wanted, existing, Place::TOP) {
-                let _ = write!(detail, " (its {field})");
+                let _ = write!(detail, " ({field} differs)");
             }
             return Err(Blocked::new(Reason::ContainerNameConflict, detail));
         }

@@ -142,7 +142,13 @@ impl<'e> Log<'e> {
         }
         let result = self.fields(existing, wanted, &Rule::Value, at);
         self.on_conflict = policy;
-        result
+        result.map_err(|blocked| match policy {
+            OnConflict::Replace => Blocked {
+                detail: format!("{}, and an existing one is never replaced", blocked.detail),
+                ..blocked
+            },
+            _ => blocked,
+        })
     }
 
     /// Item by item, by their keys.
@@ -245,7 +251,7 @@ impl<'e> Log<'e> {
                 let mut detail = format!("the pod has a different {path}");
                 if let Some(field) = contained::first_difference(wanted, existing, place) {
                     // Never the values: they may be secrets.
-                    let _ = write!(detail, " (its {field})");
+                    let _ = write!(detail, " ({field} differs)");
                 }
                 Err(Blocked::new(Reason::Conflict, detail))
             }
