@@ -24,6 +24,7 @@ use cel::context::VariableResolver;
 use cel::{Context, Env, IdedExpr, Value};
 
 use crate::json::Json;
+use crate::shape::Slot;
 pub(crate) use budget::Budget;
 use functions::Pattern;
 
@@ -48,7 +49,7 @@ pub(crate) struct Expression {
     /// The regular expressions that are written out in it.
     patterns: Vec<Pattern>,
     /// Whether the parameters' defaults are all that it takes to evaluate it.
-    is_settled: bool,
+    pub(crate) is_settled: bool,
 }
 
 /// What is wrong with an expression.
@@ -73,6 +74,19 @@ pub(crate) struct Bindings<'a> {
     pub(crate) container: Option<&'a Json<'a>>,
     /// What the definition's expressions may cost, all together.
     pub(crate) budget: &'a Budget,
+}
+
+impl<'a> Bindings<'a> {
+    /// For what needs nothing but the parameters' defaults.
+    pub(crate) fn settled(scope: &Scope<'a>, budget: &'a Budget) -> Self {
+        Bindings {
+            pod: &Json::Null,
+            namespace: &Json::Null,
+            params: scope.parameters,
+            container: None,
+            budget,
+        }
+    }
 }
 
 impl<'s> Scope<'s> {
@@ -138,6 +152,24 @@ impl Expression {
             _ => Err("gives something else than true or false".to_owned()),
         }
     }
+}
+
+/// The fields that a text which is nothing but one expression writes out in maps, and that their place does not have: path
+/// below the value, name, and what was probably meant.
+pub(crate) fn unknown_fields(text: &str, slot: Slot) -> Vec<(String, String, Option<String>)> {
+    let source = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    let Some(source) = source.filter(|source| source.contains('{') && source.len() <= SOURCE_LENGTH) else {
+        return Vec::new();
+    };
+    if check::nesting(source).is_err() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    // What is no expression is somebody else's finding.
+    if let Ok(tree) = environment().parser().parse(&text::without_reserved_word(source)) {
+        check::literals(&tree, slot, "", &mut found);
+    }
+    found
 }
 
 /// Looks names up when they are evaluated: what is not named costs nothing.

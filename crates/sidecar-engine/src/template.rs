@@ -158,13 +158,8 @@ impl Expressions {
         if !self.text.is_settled() {
             return Ok(());
         }
-        let bindings = Bindings {
-            pod: &Json::Null,
-            namespace: &Json::Null,
-            params: scope.parameters,
-            container: None,
-            budget: &Budget::default(),
-        };
+        let budget = Budget::default();
+        let bindings = Bindings::settled(scope, &budget);
         let attempt = self.evaluate(&bindings);
         attempt.map(drop).map_err(|Failed { path, message }| {
             // The place in the value is nowhere in the text.

@@ -25,6 +25,10 @@ pub enum Help {
     IndentWithSpaces,
     /// An expression is something else to YAML.
     QuoteExpression,
+    /// So are some words.
+    QuoteWord,
+    /// And what begins with an exclamation mark.
+    QuoteTag,
 }
 
 impl Help {
@@ -32,6 +36,8 @@ impl Help {
     pub fn text(self) -> &'static str {
         match self {
             Help::IndentWithSpaces => "indent with spaces",
+            Help::QuoteWord => "without quotes y, n, yes, no, on and off are true and false in YAML",
+            Help::QuoteTag => "put quotes around what begins with \"!\", which is a tag in YAML",
             Help::QuoteExpression => {
                 "put quotes around an expression that contains \": \" or braces, other quotes than those in it"
             }

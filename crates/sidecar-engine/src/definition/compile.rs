@@ -7,7 +7,7 @@ use super::{
     FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, ReadOptions,
     Selector, Untyped,
 };
-use crate::expression::{Bindings, Expression, Scope};
+use crate::expression::{Bindings, Budget, Expression, Scope};
 use crate::json::Json;
 use crate::parameter::Parameters;
 use crate::shape::Slot;
@@ -184,10 +184,19 @@ impl CompiledSelector {
         let path = FieldPath::of("spec.selector.matchConditions");
         let mut conditions = Vec::with_capacity(selector.match_conditions.len());
         for (index, condition) in selector.match_conditions.into_iter().enumerate() {
+            let path = path.item(index).field("expression");
             match Expression::compile(&condition.expression, scope) {
-                Ok(expression) => conditions.push((condition.name, expression)),
+                Ok(expression) => {
+                    if let Err(problem) = attempt(&expression, scope) {
+                        problems.push(Problem::new(ProblemCode::InvalidExpression, path, problem));
+                    }
+                    conditions.push((condition.name, expression));
+                }
+                Err(_) if condition.expression.trim_start().starts_with("${") => {
+                    let message = "a match condition is an expression already, write it without ${ and }";
+                    problems.push(Problem::new(ProblemCode::InvalidExpression, path, message));
+                }
                 Err(found) => {
-                    let path = path.item(index).field("expression");
                     problems.extend(found.into_iter().map(|problem| template::invalid(&path, problem)));
                 }
             }
@@ -253,6 +262,14 @@ impl Placement {
             _ => LAST,
         }
     }
+}
+
+/// Tries a condition that needs no pod.
+fn attempt(condition: &Expression, scope: &Scope<'_>) -> Result<(), String> {
+    if !condition.is_settled {
+        return Ok(());
+    }
+    condition.evaluate_bool(&Bindings::settled(scope, &Budget::default())).map(drop)
 }
 
 fn container_names(spec: Option<&Untyped>) -> Vec<String> {

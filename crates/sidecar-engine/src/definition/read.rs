@@ -8,7 +8,7 @@ use super::problem::Step;
 use super::sections::{self, Section};
 use super::{Compiled, Definition, FieldPath, Kind, Place, Problem, ProblemCode, references, strict};
 use crate::json::Json;
-use crate::yaml;
+use crate::yaml::{self, Help};
 
 /// One document of a file that is, or should be, a definition.
 #[derive(Debug)]
@@ -202,6 +202,8 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
         return Err(vec![problem]);
     }
     let mut problems = strict::check(&json, options);
+    // What is there without a value is not missing as well.
+    problems.retain(|problem| empty.iter().all(|empty| empty.path != problem.path));
     problems.extend(empty);
     references::check(&json, &mut problems);
     let misspelt: Vec<_> = problems.iter().filter_map(meant).collect();
@@ -284,8 +286,19 @@ fn locate(problems: Vec<Problem>, places: &Places, origin: &Origin, lines: &Line
 fn as_written(problem: Problem, text: &str) -> Problem {
     let written = problem.place.and_then(|place| text.get(place.start..place.end));
     match (problem.code, &problem.suggestion, written) {
-        (ProblemCode::WrongType, Some(_), Some(written)) => {
-            Problem { suggestion: Some(written.to_owned()), ..problem }
+        (ProblemCode::WrongType, Some(meant), Some(written)) => {
+            let is_word = matches!(meant.as_str(), "true" | "false") && meant != written;
+            let help = if is_word { Some(Help::QuoteWord) } else { problem.help };
+            Problem { suggestion: Some(written.to_owned()), help, ..problem }
+        }
+        // `expression: !has(x)` is nothing, with a tag.
+        (ProblemCode::NotAllowed, None, Some(key))
+            if problem.place.is_some_and(|place| {
+                let after = text.get(place.end..).and_then(|rest| rest.strip_prefix(':'));
+                after.is_some_and(|rest| rest.trim_start_matches(' ').starts_with('!')) && !key.is_empty()
+            }) =>
+        {
+            Problem { help: Some(Help::QuoteTag), ..problem }
         }
         _ => problem,
     }

@@ -9,9 +9,10 @@ use std::borrow::Cow;
 
 use super::problem::Step;
 use super::{API_VERSION, FieldPath, Problem, ProblemCode, ReadOptions};
+use crate::expression::unknown_fields;
 use crate::json::Json;
 use crate::quantity::Quantity;
-use crate::shape::{Field, Format, ITEMS, OWN, POD, Shape, Table, Type, alternatives, kind_of};
+use crate::shape::{Field, Format, ITEMS, OWN, POD, Shape, Slot, Table, Type, alternatives, kind_of};
 use crate::suggestion::nearest;
 use crate::yaml::Help;
 
@@ -129,7 +130,7 @@ impl Check {
         Some(text?.into_owned())
     }
 
-    fn field(&mut self, json: &Json<'_>, field: &Field, path: &FieldPath, owner: Owner) {
+    fn field(&mut self, json: &Json<'_>, field: &'static Field, path: &FieldPath, owner: Owner) {
         self.value(json, &field.shape, path, owner);
         // A newer Kubernetes has more words, but no other numbers and names.
         let is_checked = !matches!(field.format, Format::OneOf(_)) || !self.options.allow_unknown_pod_fields;
@@ -159,8 +160,12 @@ impl Check {
         }
     }
 
-    fn value(&mut self, json: &Json<'_>, shape: &Shape, path: &FieldPath, owner: Owner) {
-        if owner == Owner::Pod && is_expression(json) {
+    fn value(&mut self, json: &Json<'_>, shape: &'static Shape, path: &FieldPath, owner: Owner) {
+        if owner == Owner::Pod
+            && let Json::Text(text) = json
+            && is_expression(json)
+        {
+            self.written_out(text, shape, path);
             return;
         }
         match (shape, json) {
@@ -202,6 +207,18 @@ impl Check {
         }
     }
 
+    /// What an expression writes out, as if it were YAML.
+    fn written_out(&mut self, text: &str, shape: &'static Shape, path: &FieldPath) {
+        if self.options.allow_unknown_pod_fields {
+            return;
+        }
+        for (below, key, suggestion) in unknown_fields(text, Slot::of(shape)) {
+            let place = if below.is_empty() { String::new() } else { format!(" in {below}") };
+            let message = format!("unknown field {key:?}{place} of what the expression gives");
+            self.suggest(ProblemCode::InvalidExpression, path, message, suggestion);
+        }
+    }
+
     fn named(&mut self, json: &Json<'_>, name: &str, path: &FieldPath, owner: Owner) {
         match (owner.table().get(name), json) {
             (Some(Type::Enum(values)), Json::Text(text)) => {
@@ -231,7 +248,7 @@ impl Check {
     }
 
     /// The fields of an object against those of its type.
-    fn fields(&mut self, json: &Json<'_>, known: &[Field], path: &FieldPath, owner: Owner) {
+    fn fields(&mut self, json: &Json<'_>, known: &'static [Field], path: &FieldPath, owner: Owner) {
         self.known_fields(json, known, path, owner);
         for field in known.iter().filter(|field| field.is_required) {
             if json.get(&field.name).is_none() {
@@ -240,7 +257,7 @@ impl Check {
         }
     }
 
-    fn known_fields(&mut self, json: &Json<'_>, known: &[Field], path: &FieldPath, owner: Owner) {
+    fn known_fields(&mut self, json: &Json<'_>, known: &'static [Field], path: &FieldPath, owner: Owner) {
         for (key, value) in json.fields().into_iter().flatten() {
             let path = path.field(key);
             match known.iter().find(|field| field.name == *key) {
@@ -250,7 +267,7 @@ impl Check {
         }
     }
 
-    fn unknown_of(&mut self, path: &FieldPath, key: &str, known: &[Field], owner: Owner) {
+    fn unknown_of(&mut self, path: &FieldPath, key: &str, known: &'static [Field], owner: Owner) {
         if owner == Owner::Definition || !self.options.allow_unknown_pod_fields {
             let hint = if owner == Owner::Pod { " in this pod YAML" } else { "" };
             self.unknown(path, key, known.iter().map(|field| field.name.as_str()), hint);

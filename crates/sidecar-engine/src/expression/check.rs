@@ -6,6 +6,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 use super::library::{FUNCTIONS, Form};
 use super::text::INSTEAD;
 use super::{ExpressionProblem, Scope};
+use crate::shape::Slot;
 use crate::suggestion::nearest;
 
 /// Deeper ones would need more stack than a thread of the server has to give.
@@ -57,6 +58,38 @@ pub(super) fn tree(tree: &IdedExpr, scope: &Scope<'_>) -> Result<bool, Vec<Expre
         Ok(!check.needs_pod && check.parameters == check.defaults)
     } else {
         Err(check.problems)
+    }
+}
+
+/// Looks at maps that are written out, also in the branches of a condition.
+pub(super) fn literals(
+    tree: &IdedExpr,
+    slot: Slot,
+    below: &str,
+    found: &mut Vec<(String, String, Option<String>)>,
+) {
+    match &tree.expr {
+        Expr::Map(map) => {
+            for entry in &map.entries {
+                let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
+                let Expr::Literal(LiteralValue::String(key)) = &entry.key.expr else { continue };
+                let key = key.inner();
+                if let Some(known) = slot.without_field(key) {
+                    let meant = nearest(key, known.iter().map(|field| field.name.as_str()));
+                    found.push((below.to_owned(), key.to_owned(), meant.map(str::to_owned)));
+                }
+                literals(&entry.value, slot.field(key), &format!("{below}.{key}"), found);
+            }
+        }
+        Expr::List(list) => {
+            for (index, item) in list.elements.iter().enumerate() {
+                literals(item, slot.item(), &format!("{below}[{index}]"), found);
+            }
+        }
+        Expr::Call(call) if call.func_name == "_?_:_" => {
+            call.args.iter().skip(1).for_each(|branch| literals(branch, slot, below, found));
+        }
+        _ => {}
     }
 }
 

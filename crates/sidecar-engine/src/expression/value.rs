@@ -1,5 +1,6 @@
 //! The pod's JSON as CEL values, and CEL values as JSON. Nothing is converted but what is looked at.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +14,7 @@ use serde_json::Number;
 
 use super::budget::Budget;
 use crate::json::{Json, from_float};
+use crate::quantity::Quantity;
 
 /// Bytes of the pod's text that cost a step when they are read for the first time, or again.
 const READ: usize = 128;
@@ -365,6 +367,10 @@ pub(super) fn to_json(value: &dyn Val, budget: &Budget) -> Result<Json<'static>,
                 Ok(())
             })?;
             Json::Object(fields)
+        }
+        // As `string()` writes it.
+        _ if let Some(quantity) = value.as_any().and_then(<dyn Any>::downcast_ref::<Quantity>) => {
+            Json::text_from(quantity.to_string())
         }
         _ => {
             let problem = format!("gives a {}, which YAML does not have", value.get_type().name());

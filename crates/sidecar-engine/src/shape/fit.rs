@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Format, ITEMS, POD, Shape, Type, alternatives, kind_of};
+use super::{Field, Format, ITEMS, POD, Shape, Type, alternatives, kind_of};
 use crate::json::Json;
 use crate::quantity::Quantity;
 
@@ -46,7 +46,8 @@ impl Slot {
         Slot::of(&CONTAINER)
     }
 
-    fn of(shape: &'static Shape) -> Self {
+    /// A place for a value of this type.
+    pub(crate) fn of(shape: &'static Shape) -> Self {
         Slot { shape, format: Format::Any, is_required: false, may_be_empty: true }
     }
 
@@ -75,6 +76,13 @@ impl Slot {
             }
             _ => Slot::of(&Shape::Any),
         }
+    }
+
+    /// The fields that there are, of a struct that has not this one.
+    pub(crate) fn without_field(self, key: &str) -> Option<&'static [Field]> {
+        let Shape::Named(name) = self.shape else { return None };
+        let known = POD.fields(name);
+        (!known.is_empty() && POD.field(name, key).is_none()).then_some(known)
     }
 
     /// The value as it can stand here; `null` leaves the field, or the item, out. Fields that the types do not have stay as
