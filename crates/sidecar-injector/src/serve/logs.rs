@@ -1,10 +1,11 @@
-//! The log: one structured line for each review, never anything of the pod but where it is and what was decided.
+//! The log: one structured line for each review, never anything of the pod but where it is, what was decided, and, where
+//! it goes without a sidecar, the words of the warning.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use sidecar_engine::{ChangeKind, DefinitionReviewed, Reviewed};
+use sidecar_engine::{ChangeKind, Decision, DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,9 @@ const WAITING_LINES: usize = 4096;
 
 /// Names in Kubernetes have 253 characters at most; whoever sends longer ones must not fill the log.
 const NAME_LENGTH: usize = 253;
+
+/// At most so many characters of messages in one line. They have values of the pod's owner in them, which may be long.
+const MESSAGES_LENGTH: usize = 400;
 
 /// Writes what is waiting when it is dropped, and knows how many lines were lost.
 pub(crate) struct Log {
@@ -109,6 +113,8 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         decision,
         definitions,
         reasons,
+        // Warnings reach whoever makes a pod, which mostly is a controller that shows them to nobody.
+        messages = messages(&reviewed.decisions),
         operations = reviewed.operations,
         // Seldom there, and absent otherwise.
         replaced = (replaced > 0).then_some(replaced),
@@ -116,6 +122,31 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         dry_run = reviewed.dry_run,
         microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
+}
+
+/// What the warnings say, of the sidecars that the pod was meant to have and goes without.
+fn messages(decisions: &[Decision<'_>]) -> Option<String> {
+    let mut messages = String::new();
+    // A pod may miss a thousand sidecars; what would be cut off need not be written first.
+    for decision in decisions.iter().filter(|decision| decision.is_missed()) {
+        if messages.chars().count() > MESSAGES_LENGTH {
+            break;
+        }
+        let separator = if messages.is_empty() { "" } else { "; " };
+        let _ = write!(messages, "{separator}{decision}");
+    }
+    (!messages.is_empty()).then(|| printable(&messages))
+}
+
+/// One line of text that is not too long, whatever was in it.
+fn printable(text: &str) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = characters.by_ref().take(MESSAGES_LENGTH).collect();
+    if characters.next().is_some() {
+        line.pop();
+        line.push('…');
+    }
+    line
 }
 
 /// One line about the review of a definition.

@@ -212,8 +212,43 @@ async fn the_log_has_one_short_line_for_each_review_and_nothing_of_the_pod() {
     );
     assert_eq!(line["operations"], 1);
     assert!(line["microseconds"].is_u64());
-    assert!(line.to_string().len() <= 400, "{line}");
+    assert!(line.to_string().len() <= 400 && line.get("messages").is_none(), "{line}");
     assert!(!server.log.lock().unwrap().join("\n").contains("hunter2"));
+}
+
+/// A warning about the pod of a Deployment reaches its controller, and nobody else.
+#[tokio::test]
+async fn the_log_says_in_the_words_of_the_warning_why_a_pod_goes_without_a_sidecar() {
+    let definitions = tempfile::tempdir().unwrap();
+    let definition = "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {name: shipper}\nspec:\n  \
+                      parameters: [{name: level, default: info, allowed: [info]}]\n  \
+                      inject: {spec: {containers: [{name: shipper, image: s}]}}\n";
+    std::fs::write(definitions.path().join("d.yaml"), definition).unwrap();
+    let server = Server::start(&[("DEFINITIONS", definitions.path().to_str().unwrap())]);
+    let mut connection = Connection::http1(&server).await.unwrap();
+    let mut wrong = pod(Some("true"));
+    wrong["metadata"]["annotations"] =
+        json!({"shipper.sidecar.me/level": "loud", "sidecar.me/inject": "no\tne"});
+    let answer = connection.review(&review(wrong.clone())).await.unwrap().json();
+    let warnings: Vec<_> = answer["response"]["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect();
+    assert!(warnings.iter().any(|text| text.starts_with("sidecar shipper: InvalidParameter: level: ")));
+    let line = server.wait_for_log("review");
+    assert_eq!((&line["reasons"], warnings.len()), (&json!("UnknownDefinition,InvalidParameter"), 2));
+    assert_eq!(line["messages"], warnings.join("; "));
+    assert!(!line.to_string().contains("hunter2"), "{line}");
+
+    wrong["metadata"]["annotations"]["sidecar.me/inject"] = "ü1,ü2,ü3,ü4,ü5,ü6,ü7,ü8".into();
+    connection.review(&review(wrong)).await.unwrap();
+    while server.logged("review").len() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let message = server.logged("review")[1]["messages"].as_str().unwrap().to_owned();
+    assert!(message.chars().count() == 400 && message.ends_with('…'), "{message}");
 }
 
 #[tokio::test]
