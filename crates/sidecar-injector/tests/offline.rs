@@ -280,3 +280,41 @@ fn the_volumes_of_claims_are_there() {
         "StatefulSet/db: injected own\nStatefulSet/db: without shared: WouldBeRejected\n"
     );
 }
+
+/// Regression: an author found out from the API server, which asks twice and shows only what comes of it.
+#[test]
+fn what_the_second_call_would_do_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = write(folder.path(), "pod.yaml", POD);
+    let counted =
+        "inject: {spec: {containers: [{name: log, image: 'log:${string(pod.spec.containers.size())}'}]}}";
+    let grows = "patchContainers: [{env: [{name: 'N${string(pod.spec.containers.size())}', value: a}]}]";
+    let other = "order: 1, inject: {spec: {volumes: [{name: v, emptyDir: {}}]}}";
+    let hint = "Pod/web: hint: the API server asks a second time about a pod, and then";
+    for (specs, expected) in [
+        (
+            &[("log", counted), ("other", other)][..],
+            format!("{hint} log: ContainerNameConflict: the pod has a different container"),
+        ),
+        (
+            &[("log", LOG), ("grows", grows)],
+            format!("{hint} grows: Injected: added spec.containers[app].env[N2]\n"),
+        ),
+        (&[("log", LOG), ("other", other)], String::new()),
+        // What is missed the first time has been said already.
+        (&[("log", LOG), ("taken", TAKEN)], String::new()),
+    ] {
+        let definitions = write(folder.path(), "definitions.yaml", &definitions(specs));
+        let said = text(&run(&["inject", "-f", &pod, "--definitions", &definitions]).stderr);
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(said.matches("hint").count(), usize::from(!expected.is_empty()), "{said}");
+    }
+    let required = format!("failurePolicy: Fail, {counted}");
+    let definitions =
+        write(folder.path(), "definitions.yaml", &definitions(&[("log", &required), ("other", other)]));
+    let output = run(&["inject", "-f", &pod, "--definitions", &definitions]);
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("{hint} log: ContainerNameConflict: ")), "{said}");
+    assert!(said.ends_with(", and the pod is denied\n") && said.matches("hint").count() == 1, "{said}");
+    assert_eq!(output.status.code(), Some(0));
+}

@@ -1,5 +1,7 @@
 //! `inject`: manifests in, injected manifests out, and a line about each workload on standard error.
 
+mod hints;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +17,9 @@ use crate::manifest::output::Stream;
 use crate::manifest::{edit, workload};
 use crate::sources::namespaces::NamespaceMap;
 use crate::sources::offline;
+
+/// What makes the labels of a namespace known.
+const OPTIONS: &str = "--namespace-file, or the name of another one with --namespace";
 
 pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     let definitions = offline::definitions(&arguments.offline)?.current();
@@ -70,39 +75,30 @@ fn inject<'e>(
         let text = place.pod.to_string();
         let namespace = places.of(&place);
         let volumes = std::mem::take(&mut place.claimed_volumes);
-        match engine.inject_template(&text, &namespace, volumes) {
+        match engine.inject_template(&text, &namespace, volumes.clone()) {
             Ok(injection) => {
                 report.add(&place.object, &injection, namespace.name());
-                for hint in hints(&place) {
-                    report.say(format!("{}: hint: {hint}", place.object));
-                }
+                let mut hints = hints::of_place(&place);
                 if !injection.denied && !injection.patch.is_empty() {
-                    patches.push((place.pointer, injection.patch));
+                    let patch = [(String::new(), injection.patch)];
+                    // The engine applies no patch that it has not applied before.
+                    if let Some(again) = sidecar_engine::apply_all(&text, &patch)
+                        && let Ok(second) = engine.inject_template(&again, &namespace, volumes)
+                    {
+                        let first = &injection.decisions;
+                        hints.extend(hints::of_second_call(first, &second, namespace.name(), OPTIONS));
+                    }
+                    let [(_, patch)] = patch;
+                    patches.push((place.pointer, patch));
+                }
+                for hint in hints {
+                    report.say(format!("{}: hint: {hint}", place.object));
                 }
             }
             Err(error) => report.say(format!("{}: unchanged: {error}", place.object)),
         }
     }
     patches
-}
-
-/// What goes wrong first for somebody who is new to this, and would pass in silence.
-fn hints(place: &workload::PodPlace<'_>) -> Vec<String> {
-    let mut hints = Vec::new();
-    if place.is_labelled_outside {
-        hints.push("the label belongs into the pod template (spec.template.metadata.labels)".to_owned());
-    }
-    for (field, what) in [("labels", "label"), ("annotations", "annotation")] {
-        let entries = place.pod.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
-        for (key, value) in entries.into_iter().flatten() {
-            if value.is_boolean() || value.is_number() {
-                hints.push(format!(
-                    "the {what} {key} is not a string, and the API server will refuse it: quote it, {key}: \"{value}\""
-                ));
-            }
-        }
-    }
-    hints
 }
 
 fn write(
@@ -165,8 +161,7 @@ impl Report {
         };
         for decision in &injection.decisions {
             let name = &decision.definition;
-            let why =
-                why(decision, namespace, "--namespace-file, or the name of another one with --namespace");
+            let why = why(decision, namespace, OPTIONS);
             self.say(match decision.reason {
                 Reason::Injected => format!("{object}: injected {name}"),
                 Reason::AlreadyPresent => format!("{object}: {state}has {name}: {why}"),
