@@ -200,7 +200,8 @@ pub(crate) struct OfflineArguments {
     /// File or folder of definitions; can be given several times [default: the container `curl` for labelled pods]
     #[arg(long, value_name = "PATH")]
     pub(crate) definitions: Vec<PathBuf>,
-    /// File with Namespace objects, whose labels and annotations are used; can be given several times
+    /// File with Namespace objects, whose labels and annotations are used; can be given several times. `inject` takes
+    /// those in its input, too; what is given here comes before them
     #[arg(long, value_name = "FILE")]
     pub(crate) namespace_file: Vec<PathBuf>,
     /// Let unknown fields of pods pass in definitions, for a Kubernetes that is newer than this program

@@ -93,6 +93,28 @@ fn pods_get_what_a_server_with_these_files_would_give_them() {
     }
 }
 
+/// Regression: the Namespace stood next to its pods, and its labels were "not known".
+#[test]
+fn namespaces_among_the_manifests_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let definitions = write(folder.path(), "definitions.yaml", DEFINITIONS);
+    let in_shop = POD.replace("{name: web,", "{name: web, namespace: shop,");
+    let pods = write(folder.path(), "pods.yaml", &format!("{in_shop}---\n{NAMESPACES}"));
+    let files = ["inject", "-f", &pods, "--definitions", &definitions];
+    let said = text(&run(&files).stderr);
+    assert!(said.contains("Pod/web: injected log\n"), "{said}");
+    let other = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: b}}\n";
+    let other = write(folder.path(), "other.yaml", other);
+    let said = text(&run(&[&files[..], &["--namespace-file", &other]].concat()).stderr);
+    assert!(said.contains("without log: NamespaceNotSelected: "), "{said}");
+
+    let output = run(&[&files[..], &["--namespace-file", &definitions]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.ends_with("definitions.yaml: there is no Namespace in it\n"), "{said}");
+    assert!(output.stdout.is_empty());
+}
+
 #[test]
 fn a_review_is_answered_with_the_labels_of_its_namespace() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 mod hints;
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,23 +24,33 @@ const OPTIONS: &str = "--namespace-file, or the name of another one with --names
 
 pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     let definitions = offline::definitions(&arguments.offline)?.current();
-    let namespaces = offline::namespaces(&arguments.offline.namespace_file)?;
+    let given = offline::namespaces(&arguments.offline.namespace_file)?;
+    let sources = input::read(&arguments.filename)?;
+    // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing. And a
+    // Namespace may stand behind its pods.
+    let mut read = Vec::new();
+    for source in &sources {
+        for document in split(source)? {
+            let value: Value =
+                serde_json::from_str(&document.json).map_err(|error| Failure::input(&source.name, error))?;
+            read.push((source, document, value));
+        }
+    }
+    let found = read.iter().flat_map(|(_, _, value)| offline::namespaces_in(value));
+    // Of two with one name the later one counts.
+    let namespaces = NamespaceMap::of(found.chain(given));
     let places = Places { namespaces, given: arguments.namespace.as_deref() };
     let mut report = Report::default();
     let mut stream = Stream::default();
-    // Everything is read and understood before anything is written: a pipe into kubectl gets all or nothing.
-    for source in input::read(&arguments.filename)? {
-        let mut number = 0;
-        for document in &split(&source)? {
-            let value: Value =
-                serde_json::from_str(&document.json).map_err(|error| Failure::input(&source.name, error))?;
-            number += usize::from(!value.is_null());
-            if !value.is_null() && value.get("kind").and_then(Value::as_str).is_none() {
-                report.say(format!("{}: document {number} has no kind", source.name));
-            }
-            let patches = inject(&definitions.engine, &places, &value, &mut report);
-            write(&mut stream, document, &patches, arguments.output, &source, &mut report)?;
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
+    for (source, document, value) in &read {
+        let number = numbers.entry(&source.name).or_default();
+        *number += usize::from(!value.is_null());
+        if !value.is_null() && value.get("kind").and_then(Value::as_str).is_none() {
+            report.say(format!("{}: document {number} has no kind", source.name));
         }
+        let patches = inject(&definitions.engine, &places, value, &mut report);
+        write(&mut stream, document, &patches, arguments.output, source, &mut report)?;
     }
     // A pod that must not be without its sidecar must not be applied without it either.
     if report.denied.is_empty() {

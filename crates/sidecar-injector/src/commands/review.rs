@@ -9,12 +9,13 @@ use crate::commands::decisions::{conflicts, why};
 use crate::failure::Failure;
 use crate::manifest::input::{self, Source};
 use crate::manifest::output;
+use crate::sources::namespaces::NamespaceMap;
 use crate::sources::offline;
 
 pub(crate) fn run(arguments: &ReviewArguments) -> Result<ExitCode, Failure> {
     let source = input::read_one(&arguments.filename)?;
     let definitions = offline::definitions(&arguments.offline)?.current();
-    let namespaces = offline::namespaces(&arguments.offline.namespace_file)?;
+    let namespaces = NamespaceMap::of(offline::namespaces(&arguments.offline.namespace_file)?);
     let reviewed =
         definitions.engine.review(&source.bytes, &namespaces).map_err(|error| failure(&source, &error))?;
     let mut response = String::from_utf8(reviewed.response).map_err(Failure::internal)?;

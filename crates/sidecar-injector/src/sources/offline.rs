@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde_json::Value;
 use sidecar_engine::Namespace;
 use sidecar_engine::definition::ReadOptions;
 
-use super::namespaces::NamespaceMap;
 use super::reading;
 use super::store::{Part, Settings, Source, Store};
 use crate::arguments::OfflineArguments;
@@ -39,40 +38,41 @@ fn part(source: &input::Source, options: ReadOptions) -> Part {
     Part { origin: source.name.as_str().into(), documents: documents.into() }
 }
 
-#[derive(Deserialize)]
-struct Object {
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    metadata: Metadata,
-    #[serde(default)]
-    items: Vec<Object>,
+/// The Namespace objects in a document; other objects in it do not matter.
+pub(crate) fn namespaces_in(document: &Value) -> Vec<Namespace> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("kind").ends_with("List") {
+        let items = document.get("items").and_then(Value::as_array);
+        return items.into_iter().flatten().flat_map(namespaces_in).collect();
+    }
+    if text("kind") != "Namespace" || text("apiVersion").contains('/') {
+        return Vec::new();
+    }
+    let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    // What is no string the API server refuses, with all of the Namespace.
+    let map = |field: &str| -> Vec<(String, String)> {
+        let entries = document.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
+        let entries = entries.into_iter().flatten();
+        entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    };
+    vec![Namespace::new(name, map("labels"), map("annotations"))]
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Metadata {
-    name: String,
-    labels: std::collections::BTreeMap<String, String>,
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
-/// The Namespace objects of files; other objects in them do not matter.
-pub(crate) fn namespaces(files: &[PathBuf]) -> Result<NamespaceMap, Failure> {
+/// The Namespace objects of files.
+pub(crate) fn namespaces(files: &[PathBuf]) -> Result<Vec<Namespace>, Failure> {
     let mut namespaces = Vec::new();
-    for source in input::read(files)? {
-        for document in split(&source)? {
-            let object: Option<Object> = serde_json::from_str(&document.json)
-                .map_err(|error| Failure::input(&source.name, format!("not a Namespace: {error}")))?;
-            let objects = object.into_iter().flat_map(|mut object| {
-                let items = std::mem::take(&mut object.items);
-                items.into_iter().chain([object])
-            });
-            namespaces.extend(objects.filter(|object| object.kind == "Namespace").map(|object| {
-                let Metadata { name, labels, annotations } = object.metadata;
-                Namespace::new(&name, labels, annotations)
-            }));
+    for file in files {
+        let before = namespaces.len();
+        for source in input::read(std::slice::from_ref(file))? {
+            for document in split(&source)? {
+                let value: Value = serde_json::from_str(&document.json)
+                    .map_err(|error| Failure::input(&source.name, error))?;
+                namespaces.extend(namespaces_in(&value));
+            }
+        }
+        if namespaces.len() == before {
+            return Err(Failure::input(file.display(), "there is no Namespace in it"));
         }
     }
-    Ok(NamespaceMap::of(namespaces))
+    Ok(namespaces)
 }
