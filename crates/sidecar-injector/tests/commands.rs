@@ -258,7 +258,7 @@ fn labels_in_the_wrong_place_or_form_are_pointed_out() {
     let outside =
         outside.replace("      labels: {sidecar.me/inject: \"true\"}\n", "      labels: {app: web}\n");
     let found = run(&["inject", "-f", "-"], &outside);
-    assert!(found.stderr.contains("hint: the label belongs into the pod template"), "{}", found.stderr);
+    assert!(found.stderr.contains("Deployment/web: hint: the label sidecar.me/inject belongs into the pod template (spec.template.metadata.labels)\n"), "{}", found.stderr);
     let unquoted = DEPLOYMENT.replace("\"true\"", "true");
     let found = run(&["inject", "-f", "-"], &unquoted);
     assert!(found.stderr.contains("quote them"), "{}", found.stderr);
@@ -268,6 +268,84 @@ fn labels_in_the_wrong_place_or_form_are_pointed_out() {
     let hint = "Deployment/web: hint: the annotation sidecar.me/inject is not a string, and the API server will refuse \
                 it: quote it, sidecar.me/inject: \"true\"\n";
     assert!(found.stderr.contains(hint), "{}", found.stderr);
+}
+
+/// Regression: each of these was ignored in silence.
+#[test]
+fn what_does_nothing_where_it_stands_is_pointed_out() {
+    let outside = |field: &str, entry: &str| {
+        DEPLOYMENT.replace("  name: web # in front\n", &format!("  name: web\n  {field}: {{{entry}}}\n"))
+    };
+    let inside = |entry: &str| DEPLOYMENT.replace("      labels:", &format!("      {entry}\n      labels:"));
+    let label = |entry: &str| DEPLOYMENT.replace("{sidecar.me/inject: \"true\"}", &format!("{{{entry}}}"));
+    let job = DEPLOYMENT.replace("apps/v1", "batch/v1").replace("Deployment", "CronJob").replace(
+        "  template:\n    metadata:\n      labels: {sidecar.me/inject: \"true\"}\n    spec:\n      containers:\n        - image: web:1 # pinned\n          name: web\n",
+        "  jobTemplate: {spec: {template: {spec: {containers: [{name: web}]}}}}\n",
+    );
+    let job = job.replace("  name: web # in front\n", "  annotations: {curl.sidecar.me/a: b}\n");
+    for (text, hints) in [
+        (
+            outside("annotations", "sidecar.me/inject: curl"),
+            &[
+                "the annotation sidecar.me/inject belongs into the pod template (spec.template.metadata.annotations)",
+            ][..],
+        ),
+        (
+            outside("annotations", "curl.sidecar.me/level: a"),
+            &[
+                "the annotation curl.sidecar.me/level belongs into the pod template (spec.template.metadata.annotations)",
+            ],
+        ),
+        (
+            job,
+            &[
+                "the annotation curl.sidecar.me/a belongs into the pod template (spec.jobTemplate.spec.template.metadata.annotations)",
+            ],
+        ),
+        (
+            outside("labels", "curl.sidecar.me/level: a"),
+            &["the label curl.sidecar.me/level does nothing: parameters are annotations of the pod"],
+        ),
+        (
+            label("curl.sidecar.me/level: a"),
+            &["the label curl.sidecar.me/level does nothing: parameters are annotations of the pod"],
+        ),
+        (
+            inside("annotations: {crul.sidecar.me/level: a}"),
+            &[
+                "the annotation crul.sidecar.me/level does nothing: no definition is called \"crul\", there is curl",
+            ],
+        ),
+        (
+            label("sidecar.me/inject: \"no\""),
+            &["the label sidecar.me/inject is \"no\", and only \"true\" and \"false\" mean something there"],
+        ),
+        (
+            label("sidecar.me/inject: \"\""),
+            &["the label sidecar.me/inject is \"\", and only \"true\" and \"false\" mean something there"],
+        ),
+        (
+            label("sidecar.me/inject: FALSE, a: b").replace("FALSE", "\"FALSE\""),
+            &[
+                "the label sidecar.me/inject is \"FALSE\", and only \"true\" and \"false\" mean something there",
+            ],
+        ),
+        (label("sidecar.me/inject: \"False\""), &[]),
+        (label("sidecar.me/inject: \"True\""), &[]),
+        (outside("annotations", "sidecar.me/other: a, example.com/x: y"), &[]),
+        (
+            inside("annotations: {sidecar.me/inject: curl}").replace(
+                "  name: web # in front\n",
+                "  name: web\n  annotations: {sidecar.me/inject: curl}\n",
+            ),
+            &[],
+        ),
+    ] {
+        let found = run(&["inject", "-f", "-"], &text);
+        let said: Vec<_> =
+            found.stderr.lines().filter_map(|line| Some(line.split_once(": hint: ")?.1)).collect();
+        assert_eq!(said, hints, "{}", found.stderr);
+    }
 }
 
 #[test]

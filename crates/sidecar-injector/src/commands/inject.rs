@@ -40,6 +40,9 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
     // Of two with one name the later one counts.
     let namespaces = NamespaceMap::of(found.chain(given));
     let places = Places { namespaces, given: arguments.namespace.as_deref() };
+    // Annotations name a definition without its namespace.
+    let names = definitions.engine.definitions();
+    let names: Vec<_> = names.map(|name| name.rsplit('/').next().unwrap_or_default().to_owned()).collect();
     let mut report = Report::default();
     let mut stream = Stream::default();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
@@ -49,7 +52,7 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
         if !value.is_null() && value.get("kind").and_then(Value::as_str).is_none() {
             report.say(format!("{}: document {number} has no kind", source.name));
         }
-        let patches = inject(&definitions.engine, &places, value, &mut report);
+        let patches = inject(&definitions.engine, &names, &places, value, &mut report);
         write(&mut stream, document, &patches, arguments.output, source, &mut report)?;
     }
     // A pod that must not be without its sidecar must not be applied without it either.
@@ -77,6 +80,7 @@ impl Places<'_> {
 /// The patches for the pods in a document, each with the pointer to its pod.
 fn inject<'e>(
     engine: &'e Engine,
+    names: &[String],
     places: &Places<'_>,
     document: &Value,
     report: &mut Report,
@@ -89,7 +93,7 @@ fn inject<'e>(
         match engine.inject_template(&text, &namespace, volumes.clone()) {
             Ok(injection) => {
                 report.add(&place.object, &injection, namespace.name());
-                let mut hints = hints::of_place(&place);
+                let mut hints = hints::of_place(&place, names);
                 if !injection.denied && !injection.patch.is_empty() {
                     let patch = [(String::new(), injection.patch)];
                     // The engine applies no patch that it has not applied before.

@@ -12,8 +12,10 @@ pub(crate) struct PodPlace<'d> {
     pub(crate) pod: &'d Value,
     /// The namespace that the object names.
     pub(crate) namespace: Option<&'d str>,
-    /// The object is labelled, and the template in it is not: a label of the object does not reach its pods.
-    pub(crate) is_labelled_outside: bool,
+    /// The object's own metadata where the pod is a template in it: none of it reaches the pods.
+    pub(crate) outer_metadata: Option<&'d Value>,
+    /// JSON pointer to the pod in its object.
+    pub(crate) template: &'static str,
     /// The names of the volumes that the StatefulSet controller adds to each of its pods.
     pub(crate) claimed_volumes: Vec<String>,
 }
@@ -52,13 +54,13 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
         let claims = object.pointer("/spec/volumeClaimTemplates").filter(|_| kind == "StatefulSet");
         let claims = claims.and_then(Value::as_array).into_iter().flatten();
         let claimed = claims.filter_map(|claim| Some(claim.pointer("/metadata/name")?.as_str()?.to_owned()));
-        let is_labelled = |object: &Value| object.pointer("/metadata/labels/sidecar.me~1inject").is_some();
         places.push(PodPlace {
             object: format!("{kind}/{name}"),
             pointer: format!("{pointer}{template}"),
             pod,
             namespace: metadata("namespace").filter(|namespace| !namespace.is_empty()),
-            is_labelled_outside: is_labelled(object) && !is_labelled(pod),
+            outer_metadata: object.get("metadata").filter(|_| !template.is_empty()),
+            template,
             claimed_volumes: claimed.collect(),
         });
     }
