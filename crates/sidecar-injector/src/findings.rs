@@ -7,7 +7,6 @@ use sidecar_engine::definition::{DefinitionName, FieldPath, Problem, ProblemCode
 use sidecar_engine::yaml::Help;
 
 use crate::drawing::{Mistake, Spot};
-use crate::failure::Failure;
 use crate::manifest::input::Source;
 
 /// What was found in files of definitions.
@@ -15,20 +14,35 @@ use crate::manifest::input::Source;
 pub(crate) struct Findings<'t> {
     /// In the order of the texts.
     pub(crate) all: Vec<Finding<'t>>,
+    /// The names of the texts that nothing is defined in: nobody gives one for nothing.
+    pub(crate) without_definitions: Vec<&'t str>,
+    /// Whether something was no text at all.
+    pub(crate) has_unreadable: bool,
     pub(crate) summary: Summary,
 }
 
 impl<'t> Findings<'t> {
     /// Reads files as the webhook would.
-    pub(crate) fn of(sources: &'t [Source], options: ReadOptions) -> Result<Self, Failure> {
-        let mut files = Vec::with_capacity(sources.len());
-        for source in sources {
-            files.push((source.name.as_str(), source.text()?));
-        }
+    pub(crate) fn of(sources: &'t [Source], options: ReadOptions) -> Self {
         let mut findings = Findings::default();
         let mut names: HashMap<DefinitionName, Spot<'_>> = HashMap::new();
-        for (name, text) in files {
-            for document in read(text, &options) {
+        for source in sources {
+            let name = source.name.as_str();
+            let text = match source.text() {
+                Ok(text) => text,
+                Err(error) => {
+                    let problem = Problem::new(ProblemCode::Syntax, FieldPath::default(), error);
+                    findings.all.push(Finding { name, text: "", problem, other: None });
+                    findings.has_unreadable = true;
+                    findings.summary.count(1);
+                    continue;
+                }
+            };
+            let documents = read(text, &options);
+            if documents.is_empty() {
+                findings.without_definitions.push(name);
+            }
+            for document in documents {
                 let taken = document.name.clone().and_then(|definition| {
                     let place = document.place_of_name(text);
                     let spot = Spot { name, text, range: place.map(|place| place.start..place.end) };
@@ -50,7 +64,12 @@ impl<'t> Findings<'t> {
                 findings.all.extend(found);
             }
         }
-        Ok(findings)
+        findings
+    }
+
+    /// One line for each text without definitions.
+    pub(crate) fn empty(&self) -> impl Iterator<Item = String> {
+        self.without_definitions.iter().map(|name| format!("{name}: there are no definitions in it"))
     }
 }
 

@@ -456,6 +456,47 @@ error: a tab in the indentation
     assert!(found.stderr.contains("help: put quotes around an expression"), "{}", found.stderr);
 }
 
+/// Regression: nothing was said, and nothing was injected.
+#[test]
+fn a_file_without_definitions_is_pointed_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.yaml");
+    std::fs::write(&empty, "# soon\n---\n").unwrap();
+    let empty = empty.to_str().unwrap();
+    let line = format!("{empty}: there are no definitions in it\n");
+    let found = run(&["validate", "-f", empty], "");
+    assert_eq!((found.code, found.stderr), (0, format!("{line}0 definitions, no errors\n")));
+    let found = run(&["inject", "-f", "-", "--definitions", empty], DEPLOYMENT);
+    assert_eq!((found.code, found.stdout.as_str(), found.stderr.as_str()), (0, DEPLOYMENT, &*line));
+    let review = include_str!("../../../examples/review.json");
+    let found = run(&["review", "-f", "-", "--definitions", empty], review);
+    assert_eq!((found.code, found.stderr), (0, line));
+}
+
+/// Regression: one file that is no text hid what was wrong with all others.
+#[test]
+fn a_file_that_is_no_text_hides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), b"a: \xff\n").unwrap();
+    std::fs::write(folder.path().join("b.yaml"), DEFINITION.replace("image:", "imagee:")).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let found = run(&["validate", "-f", path], "");
+    assert_eq!(found.code, 3, "{}", found.stderr);
+    assert!(found.stderr.starts_with(&format!("error[Syntax]: not UTF-8 (byte 3)\n--> {path}/a.yaml\n")));
+    assert!(found.stderr.contains("error[UnknownField]"), "{}", found.stderr);
+    assert!(found.stderr.ends_with("\n2 definitions, 2 with 2 errors\n"), "{}", found.stderr);
+    let found = run(&["validate", "-f", path, "-o", "json"], "");
+    let errors: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(
+        (found.code, &errors[0]["code"], &errors[1]["code"]),
+        (3, &"Syntax".into(), &"UnknownField".into())
+    );
+    assert!(errors[0]["file"].as_str().unwrap().ends_with("a.yaml"));
+    let found = run(&["inject", "-f", "-", "--definitions", path], DEPLOYMENT);
+    assert_eq!((found.code, found.stdout.as_str()), (3, ""));
+    assert!(found.stderr.contains("error[UnknownField]"), "{}", found.stderr);
+}
+
 #[test]
 fn validate_names_both_places_of_a_name_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();

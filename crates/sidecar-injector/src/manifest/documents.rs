@@ -26,7 +26,7 @@ pub(crate) struct Document {
 
 /// Cuts a source into its documents.
 pub(crate) fn split(source: &Source) -> Result<Vec<Document>, Failure> {
-    let text = source.text()?;
+    let text = source.text().map_err(|error| Failure::input(&source.name, error))?;
     // YAML includes JSON, but not a stream of JSON objects one after the other.
     if text.trim_start().starts_with('{')
         && let Some(documents) = split_json(text)

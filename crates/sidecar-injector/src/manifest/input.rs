@@ -13,10 +13,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The bytes as text, which manifests and definitions are.
-    pub(crate) fn text(&self) -> Result<&str, Failure> {
-        std::str::from_utf8(&self.bytes)
-            .map_err(|error| Failure::input(&self.name, format!("not UTF-8 (byte {})", error.valid_up_to())))
+    /// The bytes as text, which manifests and definitions are, or what is wrong with them.
+    pub(crate) fn text(&self) -> Result<&str, String> {
+        std::str::from_utf8(&self.bytes).map_err(|error| format!("not UTF-8 (byte {})", error.valid_up_to()))
     }
 }
 

@@ -23,9 +23,10 @@ pub(crate) fn definitions(arguments: &OfflineArguments) -> Result<Store, Failure
         return Ok(Store::builtin(settings));
     }
     let sources = input::read(&arguments.definitions)?;
-    let findings = Findings::of(&sources, options)?.all;
-    if !findings.is_empty() {
-        let drawn: Vec<_> = findings.iter().map(Finding::draw).collect();
+    let findings = Findings::of(&sources, options);
+    findings.empty().for_each(|line| eprintln!("{line}"));
+    if !findings.all.is_empty() {
+        let drawn: Vec<_> = findings.all.iter().map(Finding::draw).collect();
         return Err(Failure::Text(drawn.join("\n\n")));
     }
     let store = Store::new(settings);
