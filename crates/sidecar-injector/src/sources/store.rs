@@ -80,6 +80,8 @@ struct Claim {
     good: Option<Arc<Compiled>>,
     /// What is wrong with the version that is there now.
     problems: Option<Arc<[Problem]>>,
+    /// Whether it was not seen the last time, and is kept because it may be in something that cannot be read.
+    is_out_of_sight: bool,
 }
 
 /// Something that is wrong.
@@ -90,7 +92,8 @@ struct Complaint {
     place: Arc<str>,
     /// One line for each problem.
     problems: String,
-    is_served: bool,
+    /// Whether an earlier version of it, which was good, is served meanwhile.
+    keeps_good: bool,
 }
 
 /// What an update changed for reviews.
@@ -146,7 +149,7 @@ impl Store {
     fn say(&self, state: &mut State, difference: &Difference) {
         let complaints: BTreeSet<_> = state.complaints().into_iter().collect();
         for complaint in complaints.difference(&state.said) {
-            let then = if complaint.is_served { "keeping the last good version" } else { "not served" };
+            let then = if complaint.keeps_good { "keeping the last good version" } else { "not served" };
             warn!(
                 event = "definition_invalid",
                 definition = complaint.definition,
@@ -227,6 +230,7 @@ impl State {
                 }
                 // It may be somewhere in what cannot be read.
                 let stays = unreadable.contains(&*claim.origin);
+                claim.is_out_of_sight = stays;
                 if !stays {
                     homeless = homeless.take().or(claim.good.take());
                 }
@@ -269,32 +273,36 @@ impl State {
     fn complaints(&self) -> Vec<Complaint> {
         let mut complaints = Vec::new();
         for (name, claims) in &self.claims {
-            let is_served = serving(claims).is_some();
-            let complaint = |place: &Arc<str>, problems| Complaint {
+            let complaint = |place: &Arc<str>, problems, keeps_good| Complaint {
                 definition: name.shown(),
                 place: place.clone(),
                 problems,
-                is_served,
+                keeps_good,
             };
-            for claim in claims {
+            for (at, claim) in claims.iter().enumerate() {
                 if let Some(problems) = &claim.problems {
-                    complaints.push(complaint(&claim.place, lines(problems)));
+                    let keeps_good = at == 0 && claim.good.is_some();
+                    complaints.push(complaint(&claim.place, lines(problems), keeps_good));
                 }
             }
             if let Some((first, others)) = claims.split_first() {
                 for other in others {
                     let taken = Problem::name_taken(name, &first.place);
-                    complaints.push(complaint(&other.place, taken.to_string()));
+                    complaints.push(complaint(&other.place, taken.to_string(), false));
                 }
             }
         }
         complaints.extend(self.nameless.iter().filter_map(|(source, origin, document)| {
-            let is_origin = |claim: &Claim| claim.source == *source && claim.origin == *origin;
-            let is_served =
-                self.claims.values().flatten().any(|claim| is_origin(claim) && claim.good.is_some());
+            let is_kept = |claim: &Claim| {
+                claim.source == *source
+                    && claim.origin == *origin
+                    && claim.is_out_of_sight
+                    && claim.good.is_some()
+            };
+            let keeps_good = self.claims.values().flatten().any(is_kept);
             let problems = lines(document.outcome.as_ref().err()?);
             let place = document.place.clone();
-            Some(Complaint { definition: String::new(), place, problems, is_served })
+            Some(Complaint { definition: String::new(), place, problems, keeps_good })
         }));
         complaints
     }
@@ -308,7 +316,8 @@ fn serving(claims: &[Claim]) -> Option<&Arc<Compiled>> {
 impl Claim {
     fn new(source: Source, part: &Part, document: &Document) -> Self {
         let place = document.place.clone();
-        let mut claim = Claim { source, origin: part.origin.clone(), place, good: None, problems: None };
+        let origin = part.origin.clone();
+        let mut claim = Claim { source, origin, place, good: None, problems: None, is_out_of_sight: false };
         claim.read_again(document);
         claim
     }
@@ -316,6 +325,7 @@ impl Claim {
     /// Another version of it has been read.
     fn read_again(&mut self, document: &Document) {
         self.place = document.place.clone();
+        self.is_out_of_sight = false;
         match &document.outcome {
             Ok(good) => {
                 self.good = Some(good.clone());

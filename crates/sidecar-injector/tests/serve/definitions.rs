@@ -54,6 +54,25 @@ async fn wait_for_images(server: &Server, expected: &[&str]) -> Duration {
     started.elapsed()
 }
 
+/// Regression: a document that had never been good was said to keep its last good version, because another one of its file
+/// was good.
+#[tokio::test]
+async fn only_what_was_good_is_said_to_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = definition("shipper", "shipper:1");
+    write(folder.path(), "a.yaml", &format!("{good}---\na: [\n"));
+    let server = serve(folder.path());
+    let line = server.wait_for_log("definition_invalid");
+    assert_eq!((&line["message"], &line["definition"]), (&"not served".into(), &"".into()), "{line}");
+    wait_for_images(&server, &["shipper:1"]).await;
+    // The name is in what cannot be read, now.
+    write(folder.path(), "a.yaml", &good.replace("kind:", "kind: ["));
+    wait_until(|| server.logged("definition_invalid").len() == 2).await;
+    let last = &server.logged("definition_invalid")[1];
+    assert_eq!(last["message"], "keeping the last good version", "{last}");
+    wait_for_images(&server, &["shipper:1"]).await;
+}
+
 /// As the kubelet does with a ConfigMap: a new folder, and a symlink that is renamed to point to it.
 fn swap(folder: &Path, generation: &str, files: &[(&str, String)]) {
     let data = folder.join(format!("..{generation}"));
