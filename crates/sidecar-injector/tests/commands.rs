@@ -360,6 +360,19 @@ fn a_document_without_a_kind_is_pointed_out() {
     );
 }
 
+/// Regression: one was injected into, and refused by the API server afterwards; of the other nothing was said.
+#[test]
+fn a_kind_of_another_version_is_pointed_out() {
+    let text = DEPLOYMENT.replace("apps/v1", "v1");
+    let found = run(&["inject", "-f", "-"], &format!("{SERVICE}---\n{text}---\napiVersion: v1\nkind: pod\n"));
+    assert_eq!(found.code, 0);
+    let expected = "\
+standard input: document 2 is a Deployment of v1, which has no pods here; Deployment is of apps/v1
+standard input: document 3 is a pod, did you mean Pod?
+nothing to inject into: ";
+    assert!(found.stderr.starts_with(expected), "{}", found.stderr);
+}
+
 #[test]
 fn the_exit_codes_in_the_help_are_those_of_the_documentation() {
     let codes = |text: &str, mark: char| -> Vec<(char, String)> {

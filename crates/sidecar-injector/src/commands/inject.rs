@@ -52,6 +52,9 @@ pub(crate) fn run(arguments: &InjectArguments) -> Result<ExitCode, Failure> {
         if !value.is_null() && value.get("kind").and_then(Value::as_str).is_none() {
             report.say(format!("{}: document {number} has no kind", source.name));
         }
+        for near in workload::near_misses(value) {
+            report.say(format!("{}: document {number} {near}", source.name));
+        }
         let patches = inject(&definitions.engine, &names, &places, value, &mut report);
         write(&mut stream, document, &patches, arguments.output, source, &mut report)?;
     }

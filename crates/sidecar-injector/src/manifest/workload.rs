@@ -20,6 +20,75 @@ pub(crate) struct PodPlace<'d> {
     pub(crate) claimed_volumes: Vec<String>,
 }
 
+/// A kind of objects that are pods or have the template of one.
+struct Kind {
+    name: &'static str,
+    /// The one to write.
+    version: &'static str,
+    /// Groups in which it is that kind; empty for the core group.
+    groups: &'static [&'static str],
+    /// JSON pointer to the pod.
+    template: &'static str,
+}
+
+const fn kind(
+    name: &'static str,
+    version: &'static str,
+    groups: &'static [&'static str],
+    template: &'static str,
+) -> Kind {
+    Kind { name, version, groups, template }
+}
+
+static KINDS: [Kind; 9] = [
+    kind("Pod", "v1", &[""], ""),
+    kind("PodTemplate", "v1", &[""], "/template"),
+    kind("ReplicationController", "v1", &[""], "/spec/template"),
+    kind("Deployment", "apps/v1", &["apps", "extensions"], "/spec/template"),
+    kind("StatefulSet", "apps/v1", &["apps"], "/spec/template"),
+    kind("DaemonSet", "apps/v1", &["apps", "extensions"], "/spec/template"),
+    kind("ReplicaSet", "apps/v1", &["apps", "extensions"], "/spec/template"),
+    kind("Job", "batch/v1", &["batch"], "/spec/template"),
+    kind("CronJob", "batch/v1", &["batch"], "/spec/jobTemplate/spec/template"),
+];
+
+/// Kubernetes' own groups that have one of them; whatever others call a Deployment is none of ours.
+const GROUPS: [&str; 4] = ["", "apps", "batch", "extensions"];
+
+impl Kind {
+    fn is_named(&self, kind: &str, version: &str) -> bool {
+        self.name == kind && self.groups.contains(&group(version))
+    }
+}
+
+fn group(version: &str) -> &str {
+    version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// What is nearly an object that has pods, and what it would have to be.
+pub(crate) fn near_misses(document: &Value) -> Vec<String> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if let Some(items) = document.get("items").and_then(Value::as_array).filter(|_| kind.ends_with("List")) {
+        return items.iter().flat_map(near_misses).collect();
+    }
+    let near = KINDS.iter().find(|known| known.name.eq_ignore_ascii_case(kind));
+    let Some(known) = near.filter(|_| GROUPS.contains(&group(version))) else { return Vec::new() };
+    let name = known.name;
+    let problem = if name != kind {
+        format!("is a {kind}, did you mean {name}?")
+    } else if version.is_empty() && name != "Pod" {
+        format!("is a {name} without an apiVersion; {name} is of {}", known.version)
+    } else if !known.is_named(kind, version) {
+        format!("is a {name} of {version}, which has no pods here; {name} is of {}", known.version)
+    } else if document.pointer(known.template).is_none() {
+        format!("is a {name} without {}", known.template.trim_start_matches('/').replace('/', "."))
+    } else {
+        return Vec::new();
+    };
+    vec![problem]
+}
+
 /// All pods of a document, in their order.
 pub(crate) fn pods(document: &Value) -> Vec<PodPlace<'_>> {
     let mut places = Vec::new();
@@ -36,18 +105,8 @@ fn find<'d>(object: &'d Value, pointer: &str, places: &mut Vec<PodPlace<'d>>) {
         }
         return;
     }
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    let template = match (group, kind) {
-        ("", "Pod") => "",
-        ("", "PodTemplate") => "/template",
-        (
-            "" | "apps" | "extensions",
-            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController",
-        )
-        | ("batch", "Job") => "/spec/template",
-        ("batch", "CronJob") => "/spec/jobTemplate/spec/template",
-        _ => return,
-    };
+    let Some(known) = KINDS.iter().find(|known| known.is_named(kind, version)) else { return };
+    let template = known.template;
     if let Some(pod) = object.pointer(template) {
         let metadata = |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
         let name = metadata("name").or_else(|| metadata("generateName")).unwrap_or("(no name)");
@@ -101,6 +160,39 @@ mod tests {
             assert_eq!(pointers(&object), [format!("{kind}/web {pointer}")]);
             let list = json!({"apiVersion": "v1", "kind": "List", "items": [{"kind": "Service"}, object]});
             assert_eq!(pointers(&list), [format!("{kind}/web /items/1{pointer}")]);
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_known_is_said() {
+        for (object, expected) in [
+            (
+                json!({"apiVersion": "v1", "kind": "Deployment", "spec": {"template": {}}}),
+                "is a Deployment of v1, which has no pods here; Deployment is of apps/v1",
+            ),
+            (
+                json!({"apiVersion": "apps/v1", "kind": "CronJob"}),
+                "is a CronJob of apps/v1, which has no pods here; CronJob is of batch/v1",
+            ),
+            (json!({"kind": "Job"}), "is a Job without an apiVersion; Job is of batch/v1"),
+            (json!({"apiVersion": "v1", "kind": "pod"}), "is a pod, did you mean Pod?"),
+            (
+                json!({"apiVersion": "batch/v1", "kind": "CronJob", "spec": {"template": {}}}),
+                "is a CronJob without spec.jobTemplate.spec.template",
+            ),
+        ] {
+            assert!(pods(&object).is_empty(), "{object}");
+            assert_eq!(near_misses(&json!({"kind": "List", "items": [object]})), [expected]);
+        }
+        for object in [
+            json!({"apiVersion": "v1", "kind": "Pod"}),
+            json!({"kind": "Pod"}),
+            json!({"apiVersion": "extensions/v1beta1", "kind": "Deployment", "spec": {"template": {}}}),
+            json!({"apiVersion": "serving.example.com/v1", "kind": "Deployment"}),
+            json!({"apiVersion": "v1", "kind": "Service"}),
+            Value::Null,
+        ] {
+            assert!(near_misses(&object).is_empty(), "{object}");
         }
     }
 
