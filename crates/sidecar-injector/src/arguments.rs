@@ -160,9 +160,9 @@ pub(crate) enum LogFormat {
 
 /// Inject into manifests, as the webhook would inject into their pods.
 ///
-/// Reads YAML or JSON: several documents, `kind: List`, and Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
-/// CronJob and PodTemplate objects. Documents that get nothing pass through byte for byte; the others keep their
-/// comments and the order of their fields. What was done is said on standard error.
+/// Reads YAML or JSON: several documents, `kind: List`, and Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet,
+/// ReplicationController, Job, CronJob and PodTemplate objects. Documents that get nothing pass through byte for byte;
+/// the others keep their comments and the order of their fields. What was done is said on standard error.
 ///
 /// Exit code 0: everything was written, whatever got a sidecar; 1: the webhook would deny a pod, and nothing at all was
 /// written; 3: a manifest, a definition or a Namespace cannot be read, and nothing was written.
@@ -221,6 +221,8 @@ pub(crate) enum OutputFormat {
 
 /// Print the response that the webhook would give to a saved AdmissionReview.
 ///
+/// A review is JSON, as the API server sends it; for a pod in YAML there is `inject`.
+///
 /// Exit code 0: there is a response, be it a denial; 3: the review, a definition or a Namespace cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -228,7 +230,7 @@ Examples:
   sidecar-injector review -f examples/review.json
   sidecar-injector review -f - < examples/review.json | jq -r .response.patch | base64 -d")]
 pub(crate) struct ReviewArguments {
-    /// File, or `-` for standard input
+    /// File with an AdmissionReview in JSON, or `-` for standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) filename: PathBuf,
     #[command(flatten)]

@@ -160,6 +160,21 @@ fn review_prints_the_webhooks_response() {
     let found = run(&["review", "-f", "-"], "{\"kind\": \"AdmissionReview\",\n oops}");
     assert_eq!((found.code, found.stdout.as_str()), (3, ""));
     assert!(found.stderr.contains("standard input:2:2"), "{}", found.stderr);
+    // The reader of JSON says of YAML that it expects a value, which is true of everything.
+    let found = run(&["review", "-f", "-"], "apiVersion: admission.k8s.io/v1\nkind: AdmissionReview\n");
+    assert_eq!((found.code, found.stdout.as_str()), (3, ""));
+    let drawn = "error: this is not JSON, and an AdmissionReview is\n --> standard input:1:1\n";
+    assert!(found.stderr.starts_with(drawn), "{}", found.stderr);
+}
+
+#[test]
+fn the_help_of_inject_names_every_kind() {
+    let help = run(&["inject", "--help"], "").stdout;
+    let said = run(&["inject", "-f", "-"], SERVICE).stderr;
+    let (_, kinds) = said.trim().split_once(": no ").unwrap();
+    for kind in kinds.split(", ").flat_map(|kinds| kinds.split(" or ")) {
+        assert!(help.contains(kind), "{kind}: {help}");
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ fn failure(source: &Source, error: &ReviewError) -> Failure {
         (ReviewError::Malformed { line, column, problem }, Ok(text)) => {
             // The place is drawn; it need not be said as well.
             let problem = problem.split(" at line ").next().unwrap_or(problem);
+            let is_json = text.trim_start().starts_with('{');
+            let problem = if is_json { problem } else { "this is not JSON, and an AdmissionReview is" };
             Failure::text((&source.name, text), (*line, *column), problem, None)
         }
         _ => Failure::input(&source.name, error),
