@@ -11,6 +11,9 @@ use crate::json::{Json, Plan};
 /// The label, and annotation, by which a pod asks for sidecars or refuses them.
 pub(crate) const INJECT_KEY: &str = "sidecar.me/inject";
 
+/// The label by which nodes tell their operating system.
+const OS_LABEL: &str = "kubernetes.io/os";
+
 /// Set by the kubelet on the API server's copy of a static pod; a changed copy is deleted by the kubelet.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
@@ -137,12 +140,15 @@ impl<'a> Pod<'a> {
         self.spec().and_then(|spec| spec.get("hostNetwork")).and_then(Json::flag) == Some(true)
     }
 
-    /// By `spec.os.name`, or by the node selector where that is unset.
+    /// By `spec.os.name`, or by the nodes that it can run on where that is unset.
     pub(crate) fn runs_on_windows(&self) -> bool {
         let Some(spec) = self.spec() else { return false };
         let by_os = spec.get("os").and_then(|os| os.text_of("name"));
-        let by_selector = || spec.get("nodeSelector")?.text_of("kubernetes.io/os");
-        by_os.or_else(by_selector).as_deref() == Some("windows")
+        let by_selector = || spec.get("nodeSelector")?.text_of(OS_LABEL);
+        match by_os.or_else(by_selector) {
+            Some(os) => os == "windows",
+            None => spec.get("affinity").is_some_and(needs_windows),
+        }
     }
 
     /// The name, or the prefix of the name that the API server will make.
@@ -178,4 +184,41 @@ impl<'a> Pod<'a> {
 
 fn is_refusal(value: &str) -> bool {
     matches!(value, "false" | "False")
+}
+
+/// Whether each term of the node affinity that a node must meet wants Windows.
+fn needs_windows(affinity: &Json<'_>) -> bool {
+    // Most affinities are about something else, and are not read for this.
+    if matches!(affinity, Json::Raw(raw) if !raw.get().contains(OS_LABEL)) {
+        return false;
+    }
+    let terms = || {
+        let required =
+            affinity.field("nodeAffinity")?.field("requiredDuringSchedulingIgnoredDuringExecution")?;
+        required.field("nodeSelectorTerms")
+    };
+    let wants_windows = |expression: &Json<'_>| {
+        let is = |key: &str, wanted: &str| {
+            expression.field(key).is_some_and(|value| value.text().as_deref() == Some(wanted))
+        };
+        let values = expression.field("values");
+        let values = values.as_ref().map(Json::resolve);
+        let is_alone = values
+            .as_ref()
+            .and_then(|values| values.items())
+            .is_some_and(|values| matches!(values, [value] if value.text().as_deref() == Some("windows")));
+        is("key", OS_LABEL) && is("operator", "In") && is_alone
+    };
+    let meets = |term: &Json<'_>| {
+        let expressions = term.field("matchExpressions");
+        let expressions = expressions.as_ref().map(Json::resolve);
+        expressions
+            .as_ref()
+            .and_then(|expressions| expressions.items())
+            .is_some_and(|expressions| expressions.iter().any(wants_windows))
+    };
+    let terms = terms();
+    let terms = terms.as_ref().map(Json::resolve);
+    let terms = terms.as_ref().and_then(|terms| terms.items()).unwrap_or_default();
+    !terms.is_empty() && terms.iter().all(meets)
 }

@@ -88,9 +88,10 @@ impl Finding<'_> {
         let range = place.map(|place| place.start..place.end);
         let path = path.to_string();
         let suggestion = suggestion.as_ref().map(|suggestion| format!("did you mean {suggestion:?}?"));
+        let helps: Vec<_> = suggestion.into_iter().chain(help.map(|help| help.text().to_owned())).collect();
         let mistake = Mistake {
             code: Some(code.code()),
-            help: suggestion.or_else(|| help.map(|help| help.text().to_owned())),
+            help: (!helps.is_empty()).then(|| helps.join("; ")),
             note: (!path.is_empty()).then(|| format!("field {path}")),
             other: self.other.clone().map(|spot| ("the first one is here", spot)),
             ..Mistake::new(message, Spot { name: self.name, text: self.text, range })
