@@ -153,8 +153,8 @@ pub(crate) fn kind_of(json: &Json<'_>) -> &'static str {
     }
 }
 
-/// Of these fields of a struct only one can be there, and for the second list one must be (pkg/apis/core/validation).
-/// Empty: of all fields but the name.
+/// Of these fields of a struct only one can be there, and where it says so one must be (pkg/apis/core/validation). No fields:
+/// all but the name.
 const ALTERNATIVES: [(&str, &[&str], bool); 6] = [
     ("EnvFromSource", &["configMapRef", "secretRef"], true),
     (
@@ -166,7 +166,7 @@ const ALTERNATIVES: [(&str, &[&str], bool); 6] = [
     ("Probe", &["exec", "grpc", "httpGet", "tcpSocket"], true),
     // Without any it is an emptyDir.
     ("Volume", &[], false),
-    ("VolumeProjection", &[], true),
+    ("VolumeProjection", &[], false),
 ];
 
 /// What is wrong with the alternatives in an object of this type. `is_open` says of a value that it may turn out to be absent.

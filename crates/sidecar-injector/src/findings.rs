@@ -91,7 +91,7 @@ impl Finding<'_> {
         let helps: Vec<_> = suggestion.into_iter().chain(help.map(|help| help.text().to_owned())).collect();
         let mistake = Mistake {
             code: Some(code.code()),
-            help: (!helps.is_empty()).then(|| helps.join("; ")),
+            help: (!helps.is_empty()).then(|| helps.join(" ")),
             note: (!path.is_empty()).then(|| format!("field {path}")),
             other: self.other.clone().map(|spot| ("the first one is here", spot)),
             ..Mistake::new(message, Spot { name: self.name, text: self.text, range })

@@ -135,11 +135,11 @@ impl fmt::Display for Problem {
 }
 
 /// The way to a field from the top of its document.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct FieldPath(pub(crate) Vec<Step>);
 
 /// One step of a [`FieldPath`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Field(String),
     Item(usize),

@@ -1,5 +1,6 @@
 //! Files and objects → definitions, strictly: whatever is not understood is a problem, and all problems come at once.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -203,10 +204,11 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
     }
     let mut problems = strict::check(&json, options);
     // What is there without a value is not missing as well.
-    problems.retain(|problem| empty.iter().all(|empty| empty.path != problem.path));
+    let without_value: HashSet<_> = empty.iter().map(|problem| &problem.path).collect();
+    problems.retain(|problem| !without_value.contains(&problem.path));
     problems.extend(empty);
     references::check(&json, &mut problems);
-    let misspelt: Vec<_> = problems.iter().filter_map(meant).collect();
+    let misspelt: HashSet<_> = problems.iter().filter_map(meant).collect();
     // A field that is there under a misspelt name is one problem, not two.
     problems.retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
     let definition = serde_json::from_str::<Definition>(&json.to_string());
@@ -215,7 +217,8 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
         // Good enough to be compiled: what is wrong with its expressions is said at the same time.
         Ok(definition) => {
             let mut more = Compiled::new(definition).err().unwrap_or_default();
-            more.retain(|problem| problems.iter().all(|known| known.path != problem.path));
+            let known: HashSet<_> = problems.iter().map(|problem| &problem.path).collect();
+            more.retain(|problem| !known.contains(&problem.path));
             problems.extend(more);
         }
         Err(_) if !problems.is_empty() => {}

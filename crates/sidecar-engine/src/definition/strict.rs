@@ -213,7 +213,11 @@ impl Check {
             return;
         }
         for (below, key, suggestion) in unknown_fields(text, Slot::of(shape)) {
-            let place = if below.is_empty() { String::new() } else { format!(" in {below}") };
+            let place = if below.is_empty() {
+                String::new()
+            } else {
+                format!(" in {}", below.trim_start_matches('.'))
+            };
             let message = format!("unknown field {key:?}{place} of what the expression gives");
             self.suggest(ProblemCode::InvalidExpression, path, message, suggestion);
         }

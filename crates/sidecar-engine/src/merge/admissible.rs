@@ -62,6 +62,7 @@ pub(super) fn check(pod: &Json<'_>, fragment: &Fragment<'_>, promised: &[String]
     let injected_containers = injected.and_then(|spec| spec.get("containers")).and_then(Json::items);
     if injected_containers.unwrap_or_default().iter().any(has_ports)
         || fragment.patches.iter().any(|patch| has_ports(&patch.fields))
+        || injected.is_some_and(|spec| spec.get("hostNetwork").is_some())
     {
         refused(host_ports(spec))?;
     }
@@ -172,11 +173,13 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
     for (list, key) in [("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")] {
         let Some(items) = container.field(list) else { continue };
         let items = items.resolve();
-        for item in items.items().unwrap_or_default() {
+        for (index, item) in items.items().unwrap_or_default().iter().enumerate() {
             let volume =
                 item.field("name").and_then(|name| Some(name.text()?.into_owned())).unwrap_or_default();
             if !volumes.has(&volume) && volumes.is_wanted(&volume) {
-                return Some(format!("container {name:?} mounts the volume {volume:?}, which is not there"));
+                return Some(format!(
+                    "container {name:?} mounts a volume that is not there ({list}[{index}])"
+                ));
             }
             let propagation = item.field("mountPropagation");
             if propagation.is_some_and(|how| how.text().as_deref() == Some("Bidirectional"))
@@ -187,8 +190,8 @@ fn mounts(container: &Json<'_>, name: &str, volumes: &Volumes<'_, '_>) -> Option
                 ));
             }
             let path = item.field(key).and_then(|path| Some(path.text()?.into_owned())).unwrap_or_default();
-            if !paths.insert(path.clone()) {
-                return Some(format!("container {name:?} mounts something at {path:?} twice"));
+            if !paths.insert(path) {
+                return Some(format!("container {name:?} mounts two things at one path ({list}[{index}])"));
             }
         }
     }
@@ -205,12 +208,12 @@ fn ports(container: &Json<'_>, name: &str) -> Option<String> {
     let ports = container.field("ports")?;
     let ports = ports.resolve();
     let mut names = BTreeSet::new();
-    for port in ports.items().unwrap_or_default() {
+    for (index, port) in ports.items().unwrap_or_default().iter().enumerate() {
         let Some(port_name) = port.field("name").and_then(|name| Some(name.text()?.into_owned())) else {
             continue;
         };
-        if !names.insert(port_name.clone()) {
-            return Some(format!("container {name:?} has two ports named {port_name:?}"));
+        if !names.insert(port_name) {
+            return Some(format!("container {name:?} has two ports of one name (ports[{index}])"));
         }
     }
     None
@@ -241,9 +244,6 @@ fn hooks(container: &Json<'_>, name: &str, spec: &Json<'_>) -> Option<String> {
         _ => None,
     };
     let lifecycle = container.field("lifecycle")?;
-    if lifecycle.field("stopSignal").is_some() && spec.get("os").is_none() {
-        return Some(format!("container {name:?} has a stopSignal, which needs spec.os.name"));
-    }
     for hook in ["postStart", "preStop"] {
         let sleep = lifecycle.field(hook).and_then(|hook| hook.field("sleep")?.field("seconds"));
         let grace = spec.field("terminationGracePeriodSeconds").and_then(number).unwrap_or(GRACE_PERIOD);

@@ -195,9 +195,16 @@ fn is_dropped_when_encoded(wanted: &Json<'_>, place: Place<'_>) -> bool {
     }
 }
 
-/// Whether both variables have a value of their own, the empty one included, or both take it from somewhere.
+/// Whether both variables have the same value of their own, where none is the empty one, or both take it from somewhere.
 fn same_kind(wanted: &Json<'_>, existing: &Json<'_>) -> bool {
-    wanted.get("valueFrom").is_some() == existing.get("valueFrom").is_some()
+    let is_taken = |variable: &Json<'_>| variable.get("valueFrom").is_some();
+    match (is_taken(wanted), is_taken(existing)) {
+        (false, false) => {
+            let value = |variable: &Json<'_>| variable.text_of("value").unwrap_or_default().into_owned();
+            value(wanted) == value(existing)
+        }
+        (wanted, existing) => wanted == existing,
+    }
 }
 
 fn same_quantity(wanted: &Json<'_>, existing: &Json<'_>) -> bool {

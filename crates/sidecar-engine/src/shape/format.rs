@@ -16,7 +16,7 @@ use crate::quantity::Quantity;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Any,
-    /// A value of a newer Kubernetes passes where its fields do.
+    /// A value of a newer Kubernetes passes where its fields do. The empty one is listed where Kubernetes has a default for it.
     OneOf(&'static [&'static str]),
     /// A number from the first to the second.
     Within(i64, i64),
@@ -53,11 +53,11 @@ const MODE: Format = Within(0, 0o777);
 /// Type, field, rule.
 pub(crate) const FORMATS: [(&str, &str, Format); 78] = [
     ("AppArmorProfile", "type", OneOf(&["Localhost", "RuntimeDefault", "Unconfined"])),
-    ("Container", "imagePullPolicy", OneOf(&["Always", "IfNotPresent", "Never"])),
+    ("Container", "imagePullPolicy", OneOf(&["", "Always", "IfNotPresent", "Never"])),
     ("Container", "restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
-    ("Container", "terminationMessagePolicy", OneOf(&["File", "FallbackToLogsOnError"])),
-    ("ContainerPort", "protocol", OneOf(&["TCP", "UDP", "SCTP"])),
-    ("HTTPGetAction", "scheme", OneOf(&["HTTP", "HTTPS"])),
+    ("Container", "terminationMessagePolicy", OneOf(&["", "File", "FallbackToLogsOnError"])),
+    ("ContainerPort", "protocol", OneOf(&["", "TCP", "UDP", "SCTP"])),
+    ("HTTPGetAction", "scheme", OneOf(&["", "HTTP", "HTTPS"])),
     (
         "HostPathVolumeSource",
         "type",
@@ -76,13 +76,13 @@ pub(crate) const FORMATS: [(&str, &str, Format); 78] = [
     ("NodeSelectorRequirement", "operator", OneOf(&["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"])),
     ("PodSecurityContext", "fsGroupChangePolicy", OneOf(&["Always", "OnRootMismatch"])),
     ("PodSecurityContext", "supplementalGroupsPolicy", OneOf(&["Merge", "Strict"])),
-    ("PodSpec", "dnsPolicy", OneOf(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"])),
+    ("PodSpec", "dnsPolicy", OneOf(&["", "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"])),
     ("PodSpec", "preemptionPolicy", OneOf(&["PreemptLowerPriority", "Never"])),
-    ("PodSpec", "restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
+    ("PodSpec", "restartPolicy", OneOf(&["", "Always", "OnFailure", "Never"])),
     ("SeccompProfile", "type", OneOf(&["Localhost", "RuntimeDefault", "Unconfined"])),
     ("SecurityContext", "procMount", OneOf(&["Default", "Unmasked"])),
-    ("Toleration", "effect", OneOf(&["NoSchedule", "PreferNoSchedule", "NoExecute"])),
-    ("Toleration", "operator", OneOf(&["Exists", "Equal", "Lt", "Gt"])),
+    ("Toleration", "effect", OneOf(&["", "NoSchedule", "PreferNoSchedule", "NoExecute"])),
+    ("Toleration", "operator", OneOf(&["", "Exists", "Equal", "Lt", "Gt"])),
     ("TopologySpreadConstraint", "whenUnsatisfiable", OneOf(&["DoNotSchedule", "ScheduleAnyway"])),
     ("VolumeMount", "mountPropagation", OneOf(&["None", "HostToContainer", "Bidirectional"])),
     ("ConfigMapEnvSource", "name", Subdomain),
@@ -167,8 +167,8 @@ impl Format {
         found.map_or(Any, |(_, _, format)| *format)
     }
 
-    /// Whether a scalar keeps the rule. What has another type is not looked at, and neither is an empty string: it is
-    /// Kubernetes' absent.
+    /// Whether a scalar keeps the rule. What has another type is not looked at, and neither is an empty string, but for lists
+    /// of words: it is Kubernetes' absent.
     pub(crate) fn allows(self, json: &Json<'_>) -> bool {
         match (self, json) {
             (Within(least, greatest), Json::Number(number)) => {
@@ -179,7 +179,7 @@ impl Format {
             }
             (NotNegative, Json::Text(_) | Json::Number(_)) => Quantity::parse(&crate::parameter::plain(json))
                 .is_none_or(|quantity| quantity >= Quantity::ZERO),
-            (OneOf(values), Json::Text(text)) => text.is_empty() || values.contains(&&**text),
+            (OneOf(values), Json::Text(text)) => values.contains(&&**text),
             (_, Json::Text(text)) => text.is_empty() || self.allows_text(text),
             _ => true,
         }

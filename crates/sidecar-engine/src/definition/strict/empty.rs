@@ -20,6 +20,10 @@ pub(in crate::definition) fn check(json: &Json<'_>) -> Vec<Problem> {
 fn named(json: &Json<'_>, name: &str, path: &FieldPath, owner: Owner, problems: &mut Vec<Problem>) {
     for (key, value) in json.fields().into_iter().flatten() {
         let path = path.field(key);
+        if value.is_null() && owner == Owner::Definition && owner.table().field(name, key).is_some() {
+            problems.push(without_value(key, path));
+            continue;
+        }
         // What a definition embeds is a pod's from here on.
         let (owner, field) = match (owner, name, &**key) {
             (Owner::Definition, "PodTemplate", "metadata") => {
@@ -37,11 +41,7 @@ fn named(json: &Json<'_>, name: &str, path: &FieldPath, owner: Owner, problems: 
             _ => (owner, owner.table().field(name, key)),
         };
         let Some(field) = field else { continue };
-        if value.is_null() {
-            if owner == Owner::Definition {
-                problems.push(without_value(key, path));
-            }
-        } else {
+        if !value.is_null() {
             below(value, &field.shape, &path, owner, problems);
         }
     }
