@@ -15,6 +15,7 @@ mod sections;
 mod strict;
 
 pub use compile::Compiled;
+pub(crate) use compile::Written;
 pub use labels::{LabelSelector, Requirement, RequirementOperator};
 pub use problem::{FieldPath, Place, Problem, ProblemCode};
 pub use read::{DefinitionName, Document, ReadOptions, read, read_json};

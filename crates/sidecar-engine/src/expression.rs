@@ -145,6 +145,11 @@ impl Expression {
         result.map_err(|error| functions::explain(&error, &self.source))
     }
 
+    /// As it is written.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// As [`Expression::evaluate`], for an expression that must give true or false.
     pub(crate) fn evaluate_bool(&self, bindings: &Bindings<'_>) -> Result<bool, String> {
         match self.evaluate(bindings)? {

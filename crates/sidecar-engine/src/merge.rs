@@ -11,9 +11,11 @@ mod draft;
 mod path;
 mod rules;
 
+pub(crate) use contained::is_same_image;
 pub(crate) use draft::Blocked;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::decision::{Decision, Reason};
 use crate::json::Json;
@@ -176,7 +178,12 @@ fn apply<'e: 'p, 'p>(
 ) -> Result<Log<'e>, Blocked> {
     let definition = selected.definition;
     let Draft { pod, first, promised } = draft;
-    let mut log = Log { operations: Vec::new(), changes: Vec::new(), on_conflict: definition.on_conflict };
+    let mut log = Log {
+        operations: Vec::new(),
+        changes: Vec::new(),
+        on_conflict: definition.on_conflict,
+        budget: Rc::clone(&selected.budget),
+    };
     for (part, wanted) in fragment.pod.clone().into_fields().unwrap_or_default() {
         if part != "spec" {
             let rule = POD.of(&part);

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::decision::Reason;
-use crate::definition::{ContainerKind, OnConflict, never_injected};
+use crate::definition::{Compiled, ContainerKind, OnConflict, Written, never_injected};
 use crate::expression::Bindings;
 use crate::json::Json;
-use crate::merge::Blocked;
+use crate::merge::{self, Blocked};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::select::{Selected, Selection};
@@ -69,8 +69,14 @@ pub(crate) fn render<'e>(
         let (pod, namespace, params) = bindings(selected);
         let mut patch = || -> Result<(), Failed> {
             for patch in &selected.definition.patches {
-                for (list, kind, name, container) in &own {
-                    if patch.is_for(*kind, name) {
+                for OwnContainer { list, kind, name, json: container, injected } in &own {
+                    // Nobody who writes in a namespace takes something from what the cluster requires.
+                    let is_shielded = match injected {
+                        Some(By::Cluster) => true,
+                        Some(By::Namespace) => !selected.definition.required,
+                        None => false,
+                    };
+                    if !is_shielded && patch.is_for(*kind, name) {
                         let unpaid = |message: &str| Failed {
                             path: "spec.patchContainers".to_owned(),
                             message: message.to_owned(),
@@ -101,45 +107,78 @@ pub(crate) fn render<'e>(
     fragments
 }
 
-type OwnContainer<'p, 'a> = (&'static str, ContainerKind, Cow<'p, str>, &'p Json<'a>);
+/// A container of the pod.
+struct OwnContainer<'p, 'a> {
+    list: &'static str,
+    kind: ContainerKind,
+    name: Cow<'p, str>,
+    json: &'p Json<'a>,
+    /// Whose definition injects it, if it is not the pod's own.
+    injected: Option<By>,
+}
 
-/// The containers that the pod came with. A second call finds what the first one injected among the pod's; by name
-/// those are not its own, whether the definition comes to the same result again or not.
+/// Who wrote a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Cluster,
+    Namespace,
+}
+
+impl By {
+    fn of(definition: &Compiled) -> Self {
+        if definition.namespace.is_some() { By::Namespace } else { By::Cluster }
+    }
+}
+
+/// The pod's containers. A second call finds among them what the first one injected, by name and image, whether the
+/// definition comes to the same result again or not.
 fn own_containers<'p, 'a>(
     pod: &'p Pod<'a>,
     selection: &Selection<'_>,
     fragments: &[Result<Fragment<'_>, Blocked>],
 ) -> Vec<OwnContainer<'p, 'a>> {
-    let candidates = selection.selected.iter().map(|selected| selected.definition);
-    let written: Vec<&str> = candidates
-        .chain(selection.declined.iter().copied())
-        .flat_map(|definition| definition.containers.iter().map(String::as_str))
-        .collect();
-    let is_injected = |name: &str| {
-        written.contains(&name)
-            || fragments.iter().flatten().any(|fragment| {
-                let spec = fragment.pod.get("spec");
-                ["containers", "initContainers"].iter().any(|list| {
-                    let items =
-                        spec.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
-                    items.iter().any(|item| item.text_of("name").as_deref() == Some(name))
-                })
-            })
+    let mut candidates: Vec<(By, Cow<'_, str>, Option<Cow<'_, str>>)> = Vec::new();
+    let selected = selection.selected.iter().map(|selected| selected.definition);
+    for (definition, fragment) in selected.clone().zip(fragments) {
+        let spec = fragment.as_ref().ok().and_then(|fragment| fragment.pod.get("spec"));
+        for list in ["containers", "initContainers"] {
+            let items = spec.and_then(|spec| spec.get(list)).and_then(Json::items).unwrap_or_default();
+            // What is replaced becomes the definition's, whatever it was.
+            let is_kept = definition.on_conflict != OnConflict::Replace;
+            let image = |item: &'_ Json<'_>| item.text_of("image").filter(|_| is_kept).map(Cow::into_owned);
+            let named = items.iter().filter_map(|item| {
+                Some((By::of(definition), item.text_of("name")?, image(item).map(Cow::Owned)))
+            });
+            candidates.extend(named);
+        }
+    }
+    // What cannot be rendered for this pod is known as far as it is written out.
+    let failed = selected.zip(fragments).filter(|(_, fragment)| fragment.is_err());
+    for definition in failed.map(|(definition, _)| definition).chain(selection.declined.iter().copied()) {
+        for Written { name, image } in &definition.containers {
+            candidates.push((By::of(definition), Cow::Borrowed(name), image.as_deref().map(Cow::Borrowed)));
+        }
+    }
+    let injected_by = |name: &str, image: &str| {
+        let same = candidates.iter().filter(|(_, candidate, wanted)| {
+            candidate == name && wanted.as_ref().is_none_or(|wanted| merge::is_same_image(wanted, image))
+        });
+        let by: Vec<_> = same.map(|(by, ..)| *by).collect();
+        by.iter().copied().find(|by| *by == By::Cluster).or(by.first().copied())
     };
     let mut own = Vec::new();
     for list in ["containers", "initContainers"] {
-        for container in pod.containers(list) {
-            let Some(name) = container.text_of("name") else { continue };
+        for json in pod.containers(list) {
+            let Some(name) = json.text_of("name") else { continue };
             let kind = match list {
                 "containers" => ContainerKind::Container,
-                _ if container.text_of("restartPolicy").as_deref() == Some("Always") => {
+                _ if json.text_of("restartPolicy").as_deref() == Some("Always") => {
                     ContainerKind::NativeSidecar
                 }
                 _ => ContainerKind::InitContainer,
             };
-            if !is_injected(&name) {
-                own.push((list, kind, name, container));
-            }
+            let injected = injected_by(&name, &json.text_of("image").unwrap_or_default());
+            own.push(OwnContainer { list, kind, name, json, injected });
         }
     }
     own

@@ -34,7 +34,8 @@ pub(crate) struct Selected<'e> {
 #[derive(Debug, Default)]
 pub(crate) struct Selection<'e> {
     pub(crate) selected: Vec<Selected<'e>>,
-    /// Those with a false match condition. In a second call it may be false because of what the first one did.
+    /// Those with a false match condition that looks at containers. In a second call it may be false because of what the
+    /// first one did.
     pub(crate) declined: Vec<&'e Compiled>,
     pub(crate) decisions: Vec<Decision<'e>>,
 }
@@ -81,7 +82,7 @@ pub(crate) fn select<'e>(
         match gates.decide(definition, is_asked) {
             Ok(selected) => selection.selected.push(selected),
             Err(decision) => {
-                if decision.reason == Reason::ConditionNotMet {
+                if decision.reason == Reason::ConditionNotMet && definition.looks_at_containers() {
                     selection.declined.push(definition);
                 }
                 if detail == Detail::All || decision.expected || decision.reason.is_about_a_match() {

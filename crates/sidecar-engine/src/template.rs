@@ -19,6 +19,8 @@ pub(crate) enum Template {
     Text(Box<Expressions>),
     List(Vec<Template>),
     Object(Vec<(String, Template)>),
+    /// An object of which Kubernetes wants one field of several, and an expression may leave some out.
+    Choice(Box<Choice>),
 }
 
 /// A string with expressions, and the field that takes its value.
@@ -27,6 +29,14 @@ pub(crate) struct Expressions {
     path: FieldPath,
     slot: Slot,
     text: Text,
+}
+
+/// Alternatives, of which it is known only for a pod which are there.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    path: FieldPath,
+    slot: Slot,
+    fields: Template,
 }
 
 /// An expression that gave no value, or none that its field can have.
@@ -88,6 +98,9 @@ impl Template {
                 if fields.iter().all(|(_, value)| value.is_static()) {
                     let fields = fields.into_iter().map(|(key, value)| (key.into(), value.into_static()));
                     Template::Static(Json::Object(fields.collect()))
+                } else if slot.has_alternatives() {
+                    let fields = Template::Object(fields);
+                    Template::Choice(Box::new(Choice { path: path.clone(), slot, fields }))
                 } else {
                     Template::Object(fields)
                 }
@@ -103,6 +116,7 @@ impl Template {
             Template::Text(_) => 1,
             Template::List(items) => 1 + items.iter().map(Template::size).sum::<usize>(),
             Template::Object(fields) => 1 + fields.iter().map(|(_, field)| field.size()).sum::<usize>(),
+            Template::Choice(choice) => choice.fields.size(),
         }
     }
 
@@ -122,6 +136,13 @@ impl Template {
         Ok(match self {
             Template::Static(json) => json.share(),
             Template::Text(expressions) => expressions.evaluate(bindings)?,
+            Template::Choice(choice) => {
+                let json = choice.fields.render(bindings)?;
+                match choice.slot.alternatives(&json) {
+                    Some(message) => return Err(Failed { path: choice.path.to_string(), message }),
+                    None => json,
+                }
+            }
             Template::List(items) => {
                 let mut rendered = Vec::with_capacity(items.len());
                 for item in items {

@@ -27,8 +27,8 @@ pub struct Compiled {
     pub(crate) parameters: Parameters,
     /// A pod with what is to be merged into it: `metadata` and `spec`.
     pub(crate) inject: Template,
-    /// The names of the containers in it, as far as they are written out.
-    pub(crate) containers: Vec<String>,
+    /// The containers in it, as far as they are written out.
+    pub(crate) containers: Vec<Written>,
     pub(crate) patches: Vec<CompiledPatch>,
     pub(crate) placement: Placement,
 }
@@ -42,6 +42,13 @@ pub(crate) struct CompiledSelector {
     pub(crate) by_name: ByName,
     pub(crate) include_host_network: bool,
     pub(crate) include_windows: bool,
+}
+
+/// The name of a container, and its image where no expression makes it.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) name: String,
+    pub(crate) image: Option<String>,
 }
 
 /// What some of the pod's own containers get.
@@ -100,7 +107,7 @@ impl Compiled {
         let scope = Scope { parameters: parameters.defaults(), container: false };
         let selector = CompiledSelector::new(selector, &scope, &mut problems);
         let path = FieldPath::of("spec.inject");
-        let containers = container_names(inject.spec.as_ref());
+        let containers = written(inject.spec.as_ref());
         let inject = Template::compile(
             pod_of(inject.metadata, inject.spec),
             &path,
@@ -152,6 +159,11 @@ impl Compiled {
     /// Whether it can only be applied where more is known of a pod's namespace than its name.
     pub fn needs_namespace_labels(&self) -> bool {
         self.selector.namespaces.as_ref().is_some_and(|selector| !selector.looks_only_at_names())
+    }
+
+    /// Whether one of its conditions looks at containers, and may come to another result when there are more of them.
+    pub(crate) fn looks_at_containers(&self) -> bool {
+        self.selector.conditions.iter().any(|(_, condition)| condition.source().contains("ontainers"))
     }
 
     /// Whether a pod that it cannot be applied to is denied.
@@ -272,10 +284,13 @@ fn attempt(condition: &Expression, scope: &Scope<'_>) -> Result<(), String> {
     condition.evaluate_bool(&Bindings::settled(scope, &Budget::default())).map(drop)
 }
 
-fn container_names(spec: Option<&Untyped>) -> Vec<String> {
+fn written(spec: Option<&Untyped>) -> Vec<Written> {
     let lists = ["containers", "initContainers"].into_iter().filter_map(|list| spec?.0.get(list)?.items());
-    let names = lists.flatten().filter_map(|container| container.text_of("name"));
-    names.map(Cow::into_owned).collect()
+    let container = |container: &Json<'_>| {
+        let image = container.text_of("image").filter(|image| !image.contains("${"));
+        Some(Written { name: container.text_of("name")?.into_owned(), image: image.map(Cow::into_owned) })
+    };
+    lists.flatten().filter_map(container).collect()
 }
 
 fn pod_of(metadata: Option<Untyped>, spec: Option<Untyped>) -> Json<'static> {

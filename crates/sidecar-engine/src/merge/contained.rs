@@ -140,14 +140,16 @@ fn same_text(wanted: &str, existing: &str, place: Place<'_>) -> bool {
         // The plugin AlwaysPullImages makes every policy `Always`.
         "imagePullPolicy" => wanted.is_empty() || existing == "Always",
         // Mirrors of registries put their name in front.
-        "image" => {
-            let short = |image: &str| image.strip_prefix("docker.io/").unwrap_or(image).to_owned();
-            let (wanted, existing) = (short(wanted), short(existing));
-            wanted == existing
-                || existing.strip_suffix(wanted.as_str()).is_some_and(|mirror| mirror.ends_with('/'))
-        }
+        "image" => is_same_image(wanted, existing),
         _ => wanted.is_empty() && place.has_default(),
     }
+}
+
+/// Whether an image is the wanted one, or a mirror's.
+pub(crate) fn is_same_image(wanted: &str, existing: &str) -> bool {
+    let short = |image: &str| image.strip_prefix("docker.io/").unwrap_or(image).to_owned();
+    let (wanted, existing) = (short(wanted), short(existing));
+    wanted == existing || existing.strip_suffix(wanted.as_str()).is_some_and(|mirror| mirror.ends_with('/'))
 }
 
 /// Equality of what is neither list nor map; numbers by value.

@@ -4,12 +4,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use super::contained::{self, Place};
 use super::path::{Path, name_of};
 use super::rules::Rule;
 use crate::decision::{Change, ChangeKind, Reason};
 use crate::definition::OnConflict;
+use crate::expression::Budget;
 use crate::json::Json;
 use crate::patch::{Operation, Verb};
 
@@ -37,6 +39,8 @@ pub(crate) struct Log<'e> {
     pub(crate) operations: Vec<Operation<'e>>,
     pub(crate) changes: Vec<Change>,
     pub(crate) on_conflict: OnConflict,
+    /// What comparing lists is paid from.
+    pub(crate) budget: Rc<Budget>,
 }
 
 /// What to do about a value that is there and differs.
@@ -46,7 +50,21 @@ pub(super) enum Verdict {
     Replace,
 }
 
+/// Comparisons of two items of a list that cost a step.
+const COMPARISONS: usize = 64;
+
 impl<'e> Log<'e> {
+    /// Opens the items of a list, each of which will be compared with each of what is wanted, and pays for that.
+    fn compared(&self, items: &mut [Json<'_>], wanted: &Json<'_>) -> Result<(), Blocked> {
+        let wanted = wanted.items().map_or(0, <[_]>::len);
+        let paid = self.budget.pay(items.len().saturating_mul(wanted) / COMPARISONS);
+        paid.map_err(|problem| Blocked::new(Reason::ExpressionFailed, problem))?;
+        for item in items {
+            item.open();
+        }
+        Ok(())
+    }
+
     pub(super) fn write(&mut self, verb: Verb, path: &Path<'_>, value: Json<'e>) {
         self.operations.push(Operation { verb, path: path.pointer(), value });
     }
@@ -163,6 +181,7 @@ impl<'e> Log<'e> {
         'e: 'p,
     {
         let items = existing.items_mut().ok_or_else(|| Blocked::malformed(at.0, "a list"))?;
+        self.compared(items, &wanted)?;
         for wanted in wanted.into_items().ok_or_else(|| rejected(at.0, "must be a list"))? {
             let name = name_of(&wanted, keys);
             let found = contained::find(items, &wanted, keys);
@@ -192,6 +211,7 @@ impl<'e> Log<'e> {
         'e: 'p,
     {
         let items = existing.items_mut().ok_or_else(|| Blocked::malformed(at.0, "a list"))?;
+        self.compared(items, &wanted)?;
         for wanted in wanted.into_items().ok_or_else(|| rejected(at.0, "must be a list"))? {
             if !items.iter().any(|item| contained::same(&wanted, item, at.1)) {
                 self.note(ChangeKind::Added, at.0);

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Field, Format, ITEMS, POD, Shape, Type, alternatives, kind_of};
+use super::{ALTERNATIVES, Field, Format, ITEMS, POD, Shape, Type, alternatives, kind_of};
 use crate::json::Json;
 use crate::quantity::Quantity;
 
@@ -83,6 +83,19 @@ impl Slot {
         let Shape::Named(name) = self.shape else { return None };
         let known = POD.fields(name);
         (!known.is_empty() && POD.field(name, key).is_none()).then_some(known)
+    }
+
+    /// Whether Kubernetes wants one field of several here.
+    pub(crate) fn has_alternatives(self) -> bool {
+        matches!(self.shape, Shape::Named(name) if ALTERNATIVES.iter().any(|(of_type, ..)| of_type == name))
+    }
+
+    /// What is wrong with the fields of an object here, of which Kubernetes wants one of several.
+    pub(crate) fn alternatives(self, json: &Json<'_>) -> Option<String> {
+        match self.shape {
+            Shape::Named(name) => alternatives(name, json, |_| false),
+            _ => None,
+        }
     }
 
     /// The value as it can stand here; `null` leaves the field, or the item, out. Fields that the types do not have stay as
