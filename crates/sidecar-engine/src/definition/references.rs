@@ -4,6 +4,7 @@
 //! Works on the document as it was written, whatever else is wrong with it. A value of the wrong type is somebody else's
 //! finding, one with an expression nobody's before there is a pod.
 
+mod gates;
 mod metadata;
 mod parameters;
 mod pod;
@@ -31,6 +32,7 @@ pub(super) fn check(definition: &Json<'static>, problems: &mut Vec<Problem>) {
     if let Some(metadata) = inject.as_ref().and_then(|inject| inject.field("metadata")) {
         metadata::check(&metadata, &mut report);
     }
+    gates::check(&spec, &mut report);
     pod::check(&spec, &mut report);
     if spec.json.fields().is_some() && is_without_effect(&spec) {
         let message = "the definition does nothing: nothing is injected and nothing is patched";
