@@ -2,6 +2,8 @@
 
 use super::{At, Report};
 use crate::definition::{FieldPath, ProblemCode};
+use crate::parameter::plain;
+use crate::quantity::Quantity;
 
 /// What only native sidecars may have among the init containers.
 const FOR_RUNNING: [&str; 4] = ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
@@ -125,14 +127,11 @@ fn check_contents(container: &At<'_>, names: &Names<'_>, report: &mut Report<'_>
         }
     }
     check_ports(&container.items("ports"), report);
+    if let Some(resources) = container.field("resources") {
+        check_resources(&resources, report);
+    }
     let mounts = container.items("volumeMounts");
     report.unique_field("mount at", &mounts, "mountPath");
-    for path in mounts.iter().filter_map(|mount| mount.field("mountPath")) {
-        if let Some(text) = path.settled().filter(|text| !is_absolute(text)) {
-            let message = format!("{text:?} must be an absolute path");
-            report.suggest(ProblemCode::InvalidValue, &path.path, message, Some(format!("/{text}")));
-        }
-    }
     let devices = container.items("volumeDevices");
     report.unique_field("device at", &devices, "devicePath");
     let Some(volumes) = &names.volumes else { return };
@@ -144,10 +143,17 @@ fn check_contents(container: &At<'_>, names: &Names<'_>, report: &mut Report<'_>
     }
 }
 
-/// Also on Windows: `c:\logs`.
-fn is_absolute(path: &str) -> bool {
-    path.starts_with('/')
-        || path.starts_with(|c: char| c.is_ascii_alphabetic()) && path.get(1..2) == Some(":")
+fn check_resources(resources: &At<'_>, report: &mut Report<'_>) {
+    let limits = resources.entries("limits");
+    let quantity = |at: &At<'_>| Quantity::parse(&plain(at.json)).filter(|_| !at.is_expression());
+    for (resource, request) in resources.entries("requests") {
+        let limit = limits.iter().find(|(limited, _)| *limited == resource);
+        let limit = limit.and_then(|(_, limit)| quantity(limit));
+        if quantity(&request).zip(limit).is_some_and(|(request, limit)| request > limit) {
+            let message = format!("requests more {resource} than its limit");
+            report.add(ProblemCode::InvalidValue, &request.path, message);
+        }
+    }
 }
 
 fn check_ports(ports: &[At<'_>], report: &mut Report<'_>) {
