@@ -138,16 +138,29 @@ async fn a_config_map_is_swapped_under_load_without_a_failed_or_a_mixed_answer()
     };
     swap(folder.path(), "1", &generation("1"));
     let server = Arc::new(serve(folder.path()));
-    let load = Load::start(&server, |images| images.len() == 2 && images[0] == images[1]);
+    // Both of one generation, or the first alone where the second was deleted.
+    let load = Load::start(&server, |images| match images {
+        [first, second] => first == second,
+        [alone] => alone == "image:deleted",
+        _ => false,
+    });
     for version in ["2", "3", "4", "5"] {
         swap(folder.path(), version, &generation(version));
         let image = format!("image:{version}");
         let took = wait_for_images(&server, &[&image, &image]).await;
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
-    assert!(load.stop().await > 100);
     assert!(server.logged("definition_invalid").is_empty() && server.logged("definition_removed").is_empty());
     assert_eq!(server.logged("definitions_loaded").len(), 5);
+
+    swap(folder.path(), "deleted", &generation("deleted")[..1]);
+    let took = wait_for_images(&server, &["image:deleted"]).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(server.logged("definition_removed")[0]["definition"], "second");
+    swap(folder.path(), "6", &generation("6"));
+    let took = wait_for_images(&server, &["image:6", "image:6"]).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(load.stop().await > 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
