@@ -74,6 +74,9 @@ pub(crate) struct ServeArguments {
     /// Address to listen on [default: all addresses for HTTPS, loopback for plain HTTP]
     #[arg(long, env = "BIND_ADDRESS", value_name = "ADDRESS")]
     pub(crate) bind_address: Option<IpAddr>,
+    /// Port for metrics in Prometheus' format, plain HTTP [default: no metrics]
+    #[arg(long, env = "METRICS_PORT", value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
     /// Certificate chain, PEM; read again when it changes
     #[arg(
         long,

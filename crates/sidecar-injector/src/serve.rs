@@ -4,6 +4,7 @@ mod certificates;
 mod connection;
 mod http;
 mod logs;
+mod metrics;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::arguments::ServeArguments;
+use crate::cluster;
 use crate::failure::Failure;
 use crate::sources::Sources;
 use certificates::{CertificateFiles, Certificates};
@@ -29,6 +31,8 @@ struct Config {
     certificates: Option<CertificateFiles>,
     /// In this order, the first that can be had.
     addresses: Vec<SocketAddr>,
+    /// The same for metrics; none: nobody gets any.
+    metrics_addresses: Vec<SocketAddr>,
     shutdown_delay: Duration,
     drain_timeout: Duration,
 }
@@ -38,19 +42,21 @@ impl Config {
         // The article's rule: HTTPS only for the value `true`.
         let is_https = arguments.https_enabled.as_deref() == Some("true");
         let port = if is_https { arguments.https_port } else { arguments.http_port };
-        let addresses = match arguments.bind_address {
+        let hosts = match arguments.bind_address {
             Some(address) => vec![address],
             // Both families; machines without IPv6 have only the second.
             None if is_https => vec![Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()],
             None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
         };
+        let on = |port| hosts.iter().map(|host| SocketAddr::new(*host, port)).collect();
         Config {
             sources: Sources::new(arguments),
             certificates: is_https.then(|| CertificateFiles {
                 certificate: arguments.tls_cert_file.clone(),
                 private_key: arguments.tls_private_key_file.clone(),
             }),
-            addresses: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
+            addresses: on(port),
+            metrics_addresses: arguments.metrics_port.map(on).unwrap_or_default(),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,
         }
@@ -86,7 +92,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let loading = config.sources.load().await?;
+    let needs_cluster = config.sources.need_cluster();
+    let client = if needs_cluster { Some(cluster::client().await?) } else { None };
+    let loading = config.sources.load(client)?;
+    let registry = metrics::registry();
     let definitions = loading.definitions.current().names();
     let tls = match config.certificates {
         Some(files) => {
@@ -99,6 +108,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Before anything is served: a signal that comes early must not be lost.
     let signals = Signals::new()?;
     let listener = listen(&config.addresses)?;
+    if !config.metrics_addresses.is_empty() {
+        let listener = listen(&config.metrics_addresses)?;
+        let address = listener.local_addr().map_err(Failure::internal)?;
+        info!(event = "serving_metrics", %address, "serving metrics");
+        tokio::spawn(metrics::serve(listener, registry));
+    }
     let address = listener.local_addr().map_err(Failure::internal)?;
     let protocol = if tls.is_some() { "https" } else { "http" };
     info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");

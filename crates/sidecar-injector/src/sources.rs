@@ -75,10 +75,15 @@ impl Sources {
         }
     }
 
-    /// Reads the files, and finds the cluster if one is needed.
-    pub(crate) async fn load(self) -> Result<Loading, Failure> {
+    /// Whether anything of the cluster is watched.
+    pub(crate) fn need_cluster(&self) -> bool {
+        self.settings.knows_namespaces
+    }
+
+    /// Reads the files. The client is used if [`Sources::need_cluster`].
+    pub(crate) fn load(self, client: Option<Client>) -> Result<Loading, Failure> {
         let watches_namespaces = self.settings.knows_namespaces;
-        let client = if watches_namespaces { Some(client().await?) } else { None };
+        let client = client.filter(|_| watches_namespaces);
         let kinds: &[Kind] = if self.resources { &resources::KINDS } else { &[] };
         let is_configured = self.resources || !self.files.is_empty();
         let definitions =
@@ -117,11 +122,4 @@ impl Loading {
             tokio::spawn(namespaces::follow(client, self.namespaces, self.readiness));
         }
     }
-}
-
-/// A client of the cluster that this runs in, or of `KUBECONFIG`.
-async fn client() -> Result<Client, Failure> {
-    let failed = |problem: String| Failure::Cluster(format!("no cluster to watch: {problem}"));
-    let config = kube::Config::infer().await.map_err(|error| failed(error.to_string()))?;
-    Client::try_from(config).map_err(|error| failed(error.to_string()))
 }
