@@ -42,6 +42,9 @@ same certificate, and each call of this template would make another one.
     {{- $_ := set .Values "renderedCertificates" $old }}
   {{- else }}
     {{- $days := int $values.days }}
+    {{- /* Pods of mode `selfManaged`, which this upgrade replaces, serve with that one. */}}
+    {{- $managed := lookup "v1" "Secret" .Release.Namespace (include "kubernetes-sidecar-injector.managedSecretName" .) | default dict }}
+    {{- $managedCa := get (get $managed "data" | default dict) "ca.crt" | b64dec }}
     {{- $ca := "" }}
     {{- if $wantedCa }}
       {{- $ca = buildCustomCert (b64enc $wantedCa) (include "kubernetes-sidecar-injector.pem" $values.ca.privateKey | b64enc) }}
@@ -53,7 +56,7 @@ same certificate, and each call of this template would make another one.
     {{- $leaf := genSignedCertWithKey ($dnsName | trunc 64) nil (list $dnsName) $days $ca (genPrivateKey "ecdsa") }}
     {{- $_ := set .Values "renderedCertificates" (dict
           "ca" $ca.Cert
-          "previousCa" (ternary "" $old.ca (eq (trim $old.ca) (trim $ca.Cert)))
+          "previousCa" (ternary "" ($old.ca | default $managedCa) (eq (trim $old.ca) (trim $ca.Cert)))
           "certificate" $leaf.Cert
           "privateKey" $leaf.Key
           "dnsName" $dnsName
@@ -74,13 +77,67 @@ same certificate, and each call of this template would make another one.
 {{- end }}
 {{- end }}
 
+{{/* The Secret of mode `selfManaged`. Not the one of mode `helm`: what an upgrade replaces goes on serving from that one until it is gone. */}}
+{{- define "kubernetes-sidecar-injector.managedSecretName" -}}
+{{- printf "%s-certificates" (include "kubernetes-sidecar-injector.fullname" . | trunc 240) }}
+{{- end }}
+
+{{/*
+In mode `selfManaged` the chart does not render a caBundle, for it is the injector's. But where another mode of the chart has rendered it before,
+leaving it out would take it away from pods that still serve: so what is there is rendered as it is, this time and from then on (the annotation
+remembers it). JSON of a map from kind to caBundle; empty on every other cluster, and without one.
+*/}}
+{{- define "kubernetes-sidecar-injector.keptCaBundles" -}}
+{{- if not (hasKey .Values "renderedKeptCaBundles") }}
+  {{- $kept := dict }}
+  {{- if eq .Values.certificates.mode "selfManaged" }}
+    {{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" }}
+      {{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" (include "kubernetes-sidecar-injector.fullname" $) | default dict }}
+      {{- $isKept := hasKey (dig "metadata" "annotations" dict $live | default dict) "sidecar.me/kept-ca-bundle" }}
+      {{- $isOurs := false }}
+      {{- range dig "metadata" "managedFields" list $live }}
+        {{- $isOurs = or $isOurs (eq (get . "manager" | default "") "sidecar-injector") }}
+      {{- end }}
+      {{- range (get $live "webhooks" | default list) }}
+        {{- with dig "clientConfig" "caBundle" "" . }}
+          {{- if or $isKept (not $isOurs) }}
+            {{- $_ := set $kept $kind . }}
+          {{- end }}
+        {{- end }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
+  {{- $_ := set .Values "renderedKeptCaBundles" $kept }}
+{{- end }}
+{{- toJson .Values.renderedKeptCaBundles }}
+{{- end }}
+
+{{/* Annotations of a webhook configuration, called with a list of the root and the kind. */}}
+{{- define "kubernetes-sidecar-injector.webhookAnnotations" -}}
+{{- $root := index . 0 }}
+{{- $own := dict "admissions.enforcer/disabled" "true" }}
+{{- if hasKey (include "kubernetes-sidecar-injector.keptCaBundles" $root | fromJson) (index . 1) }}
+{{- $_ := set $own "sidecar.me/kept-ca-bundle" "true" }}
+{{- end }}
+{{- if eq $root.Values.certificates.mode "certManager" }}
+{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" $root.Release.Namespace (include "kubernetes-sidecar-injector.fullname" $root)) }}
+{{- end }}
+{{- merge (dict) (default dict $root.Values.webhook.annotations) $own | toYaml }}
+{{- end }}
+
+{{/* The caBundle of a webhook configuration, called with a list of the root and the kind; empty when it is somebody else's to write. */}}
+{{- define "kubernetes-sidecar-injector.caBundleOf" -}}
+{{- $kept := include "kubernetes-sidecar-injector.keptCaBundles" (index . 0) | fromJson }}
+{{- get $kept (index . 1) | default (include "kubernetes-sidecar-injector.caBundle" (index . 0)) }}
+{{- end }}
+
 {{/* Base64 of the CA certificates that the API server trusts; empty when the chart does not own the field. */}}
 {{- define "kubernetes-sidecar-injector.caBundle" -}}
 {{- $_ := include "kubernetes-sidecar-injector.validate" . }}
 {{- if eq .Values.certificates.mode "helm" }}
 {{- $certificates := include "kubernetes-sidecar-injector.certificates" . | fromJson }}
 {{- list $certificates.ca $certificates.previousCa | compact | join "\n" | replace "\n\n" "\n" | b64enc }}
-{{- else }}
+{{- else if eq .Values.certificates.mode "provided" }}
 {{- with include "kubernetes-sidecar-injector.pem" .Values.certificates.provided.caBundle }}
 {{- printf "%s\n" . | b64enc }}
 {{- end }}
@@ -88,9 +145,7 @@ same certificate, and each call of this template would make another one.
 {{- end }}
 
 {{- define "kubernetes-sidecar-injector.secretName" -}}
-{{- if eq .Values.certificates.mode "helm" }}
-{{- include "kubernetes-sidecar-injector.fullname" . }}
-{{- else }}
-{{- .Values.certificates.provided.secretName }}
-{{- end }}
+{{- $fullname := include "kubernetes-sidecar-injector.fullname" . }}
+{{- $names := dict "helm" $fullname "certManager" (printf "%s-cert-manager" $fullname) "provided" .Values.certificates.provided.secretName }}
+{{- get $names .Values.certificates.mode }}
 {{- end }}

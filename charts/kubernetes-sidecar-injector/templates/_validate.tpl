@@ -26,15 +26,25 @@ fail less readably on such values asks this first.
   {{- end }}
 {{- else }}
   {{- if or .provided.secretName .provided.caBundle .provided.externalCaBundle }}
-    {{- fail "certificates.provided is set, but certificates.mode is \"helm\": set certificates.mode to \"provided\"" }}
+    {{- fail (printf "certificates.provided is set, but certificates.mode is %q: set certificates.mode to \"provided\"" .mode) }}
   {{- end }}
+{{- end }}
+{{- if eq .mode "helm" }}
   {{- if ne (empty .helm.ca.certificate) (empty .helm.ca.privateKey) }}
     {{- fail "certificates.helm.ca: certificate and privateKey belong together, set both or neither" }}
   {{- end }}
   {{- if and .helm.ca.certificate (not (contains $certificate (include "kubernetes-sidecar-injector.pem" .helm.ca.certificate))) }}
     {{- fail "certificates.helm.ca.certificate is neither a PEM certificate nor base64 of one" }}
   {{- end }}
+{{- else if or .helm.ca.certificate .helm.ca.privateKey .helm.rotate }}
+  {{- fail (printf "certificates.helm is set, but certificates.mode is %q: set certificates.mode to \"helm\"" .mode) }}
 {{- end }}
+{{- if and (ne .mode "certManager") .certManager.issuerRef }}
+  {{- fail (printf "certificates.certManager.issuerRef is set, but certificates.mode is %q: set certificates.mode to \"certManager\"" .mode) }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.certificates.mode "selfManaged") (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+  {{- fail "serviceAccount.create is false and serviceAccount.name is empty: in mode \"selfManaged\" the injector may write its Secret and its webhooks' caBundle, and every pod of the namespace would get these rights with the service account \"default\". Name an account" }}
 {{- end }}
 {{- range $where := list "commonLabels" "podLabels" }}
   {{- if hasKey (get $.Values $where | default dict) "sidecar.me/inject" }}
@@ -57,7 +67,7 @@ fail less readably on such values asks this first.
     {{- fail (printf "podDisruptionBudget.minAvailable (%d) must be smaller than replicas (%d), else no node with a pod can be drained" (int .minAvailable) (int $.Values.replicas)) }}
   {{- end }}
 {{- end }}
-{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
+{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
 {{- range .Values.extraEnv }}
   {{- if has .name $own }}
     {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, webhook.excludedNamespaces, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}

@@ -1,5 +1,9 @@
 //! The command line as it is typed. What it means is settled by each command.
 
+mod certificates;
+
+pub(crate) use certificates::CertificateArguments;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +37,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 // What each is for stands at its arguments: a comment here would take the place of all that is said there.
 pub(crate) enum Command {
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     Inject(InjectArguments),
     Review(ReviewArguments),
     Validate(ValidateArguments),
@@ -77,22 +81,8 @@ pub(crate) struct ServeArguments {
     /// Port for metrics in Prometheus' format, plain HTTP [default: no metrics]
     #[arg(long, env = "METRICS_PORT", value_name = "PORT")]
     pub(crate) metrics_port: Option<u16>,
-    /// Certificate chain, PEM; read again when it changes
-    #[arg(
-        long,
-        env = "TLS_CERT_FILE",
-        value_name = "FILE",
-        default_value = "/var/run/secrets/certs/tls-cert-file"
-    )]
-    pub(crate) tls_cert_file: PathBuf,
-    /// Private key of the certificate, PEM; read again when it changes
-    #[arg(
-        long,
-        env = "TLS_PRIVATE_KEY_FILE",
-        value_name = "FILE",
-        default_value = "/var/run/secrets/certs/tls-private-key-file"
-    )]
-    pub(crate) tls_private_key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) certificates: CertificateArguments,
     /// File or folder of definitions, read again when it changes; can be given several times, or with `:` between
     #[arg(
         long,
@@ -285,9 +275,9 @@ pub(crate) enum ValidateFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidecar-injector check --url https://kubernetes-sidecar-injector.default.svc:443 \\
-    --ca-bundle \"$(kubectl get mutatingwebhookconfiguration kubernetes-sidecar-injector \\
-      -o jsonpath='{.webhooks[0].clientConfig.caBundle}')\" --connect-to 127.0.0.1:8443")]
+  kubectl port-forward deployment/kubernetes-sidecar-injector 8443 &
+  sidecar-injector check --url https://kubernetes-sidecar-injector.default.svc \\
+    --webhook-configuration kubernetes-sidecar-injector --connect-to 127.0.0.1:8443")]
 pub(crate) struct CheckArguments {
     /// The webhook's address; its host is the name that the certificate must have
     #[arg(long, value_name = "URL")]
@@ -296,8 +286,11 @@ pub(crate) struct CheckArguments {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect_to: Option<String>,
     /// CA certificates, PEM in base64, as in the webhook configuration's caBundle
-    #[arg(long, env = "CA_BUNDLE", value_name = "BASE64")]
-    pub(crate) ca_bundle: String,
+    #[arg(long, env = "CA_BUNDLE", value_name = "BASE64", required_unless_present = "webhook_configuration")]
+    pub(crate) ca_bundle: Option<String>,
+    /// Configuration of mutating webhooks in the cluster, to take the caBundle from
+    #[arg(long, env = "WEBHOOK_CONFIGURATION", value_name = "NAME", conflicts_with = "ca_bundle")]
+    pub(crate) webhook_configuration: Option<String>,
     /// How long to try
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub(crate) timeout: Duration,

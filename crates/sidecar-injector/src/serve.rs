@@ -21,14 +21,14 @@ use crate::arguments::ServeArguments;
 use crate::cluster;
 use crate::failure::Failure;
 use crate::sources::Sources;
-use certificates::{CertificateFiles, Certificates};
+use certificates::{CertificateSource, Serving};
 use connection::Phase;
 
 /// What the arguments mean.
 struct Config {
     sources: Sources,
     /// Absent: plain HTTP.
-    certificates: Option<CertificateFiles>,
+    certificates: Option<CertificateSource>,
     /// In this order, the first that can be had.
     addresses: Vec<SocketAddr>,
     /// The same for metrics; none: nobody gets any.
@@ -38,7 +38,7 @@ struct Config {
 }
 
 impl Config {
-    fn new(arguments: &ServeArguments) -> Self {
+    fn new(arguments: &ServeArguments) -> Result<Self, Failure> {
         // The article's rule: HTTPS only for the value `true`.
         let is_https = arguments.https_enabled.as_deref() == Some("true");
         let port = if is_https { arguments.https_port } else { arguments.http_port };
@@ -49,24 +49,21 @@ impl Config {
             None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
         };
         let on = |port| hosts.iter().map(|host| SocketAddr::new(*host, port)).collect();
-        Config {
+        Ok(Config {
             sources: Sources::new(arguments),
-            certificates: is_https.then(|| CertificateFiles {
-                certificate: arguments.tls_cert_file.clone(),
-                private_key: arguments.tls_private_key_file.clone(),
-            }),
+            certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
             addresses: on(port),
             metrics_addresses: arguments.metrics_port.map(on).unwrap_or_default(),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,
-        }
+        })
     }
 }
 
 /// Runs the webhook until it is told to stop.
 pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     let log = logs::start(arguments.log_format, &arguments.log_level)?;
-    let config = Config::new(arguments);
+    let config = Config::new(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // A review takes microseconds; more threads would only take memory on large machines.
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).min(4))
@@ -92,16 +89,21 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let needs_cluster = config.sources.need_cluster();
+    let makes_certificates = config.certificates.as_ref().is_some_and(CertificateSource::needs_cluster);
+    let needs_cluster = config.sources.need_cluster() || makes_certificates;
     let client = if needs_cluster { Some(cluster::client().await?) } else { None };
-    let loading = config.sources.load(client)?;
-    let registry = metrics::registry();
+    let loading = config.sources.load(client.clone())?;
     let definitions = loading.definitions.current().names();
-    let tls = match config.certificates {
-        Some(files) => {
-            let certificates =
-                Certificates::watch(files).map_err(|error| Failure::input("certificate", error))?;
-            Some(TlsAcceptor::from(Arc::new(certificates.tls_config().map_err(Failure::internal)?)))
+    let mut registry = metrics::registry();
+    let certificate = match config.certificates {
+        Some(source) => Some(source.start(client).await?),
+        None => None,
+    };
+    let tls = match &certificate {
+        Some(serving) => {
+            serving.register(&mut registry);
+            let config = Serving::tls_config(serving.clone()).map_err(Failure::internal)?;
+            Some(TlsAcceptor::from(Arc::new(config)))
         }
         None => None,
     };
@@ -123,6 +125,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         definitions: loading.definitions.clone(),
         namespaces: loading.namespaces.clone(),
         readiness: loading.readiness.clone(),
+        certificate,
         phase: watched.clone(),
         bodies: http::Bodies::default(),
     });

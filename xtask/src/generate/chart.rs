@@ -19,13 +19,12 @@ pub(super) fn files(root: &Path) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// The chart in mode `provided`, without a caBundle: it is known only where the certificate was made, and whoever applies the file patches
-/// it in (docs/certificates.md). A field that the file does not name survives every later `kubectl apply`.
+/// The chart as it is. The injector makes its certificate; the fields that it writes are not in the file, and so survive every later
+/// `kubectl apply`.
 fn plain_manifest(root: &Path) -> Result<File> {
     const HEAD: &str = "\
 # The injector without Helm, for the namespace \"default\". Written by `cargo xtask generate` from charts/kubernetes-sidecar-injector.
-# Before applying it, make the Secret kubernetes-sidecar-injector-certs; afterwards, give the webhooks their caBundle:
-# docs/certificates.md, \"Without Helm\".
+# deploy/crds.yaml goes first: docs/certificates.md, \"Without Helm\".
 ";
     let programs = Programs::ensure(&[Program::Helm4])?;
     let output = Command::new(programs.path(Program::Helm4)?)
@@ -36,9 +35,7 @@ fn plain_manifest(root: &Path) -> Result<File> {
             "charts/kubernetes-sidecar-injector",
             "--skip-tests",
         ])
-        .args(["--namespace", "default", "--set", "certificates.mode=provided"])
-        .args(["--set", "certificates.provided.secretName=kubernetes-sidecar-injector-certs"])
-        .args(["--set", "certificates.provided.externalCaBundle=true"])
+        .args(["--namespace", "default"])
         // In a file of their own: deleting this one must not delete all definitions.
         .args(["--set", "crds.install=false"])
         .output()

@@ -11,17 +11,20 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::arguments::CheckArguments;
+use crate::cluster;
 use crate::failure::Failure;
 
 const UID: &str = "sidecar-injector-check";
@@ -30,15 +33,39 @@ const UID: &str = "sidecar-injector-check";
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
-    let target = Target::new(arguments)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::internal)?;
+    let bundle = match (&arguments.ca_bundle, &arguments.webhook_configuration) {
+        (None, Some(name)) => runtime.block_on(live_bundle(name))?,
+        (bundle, _) => bundle.clone().unwrap_or_default(),
+    };
+    let target = Target::new(arguments, &bundle)?;
     if let Err(problem) = runtime.block_on(target.check_until(arguments.timeout)) {
         eprintln!("error: {}: {problem}", target.url);
         return Ok(ExitCode::from(1));
     }
     eprintln!("ok: {} is ready and injects", target.url);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The caBundle of the first webhook of a configuration.
+async fn live_bundle(configuration: &str) -> Result<String, Failure> {
+    let api: Api<DynamicObject> = Api::all_with(
+        cluster::client().await?,
+        &ApiResource {
+            group: "admissionregistration.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            api_version: "admissionregistration.k8s.io/v1".to_owned(),
+            kind: "MutatingWebhookConfiguration".to_owned(),
+            plural: "mutatingwebhookconfigurations".to_owned(),
+        },
+    );
+    let failed = |problem: &dyn std::fmt::Display| {
+        Failure::Cluster(format!("the webhook configuration {configuration}: {problem}"))
+    };
+    let object = api.get(configuration).await.map_err(|error| failed(&error))?;
+    let bundle = object.data.pointer("/webhooks/0/clientConfig/caBundle").and_then(Value::as_str);
+    bundle.map(ToOwned::to_owned).ok_or_else(|| failed(&"its first webhook has no caBundle"))
 }
 
 /// What is asked, and how it is reached.
@@ -50,7 +77,7 @@ struct Target {
 }
 
 impl Target {
-    fn new(arguments: &CheckArguments) -> Result<Self, Failure> {
+    fn new(arguments: &CheckArguments, ca_bundle: &str) -> Result<Self, Failure> {
         let usage = |problem: String| Failure::Usage(problem);
         let url: Uri =
             arguments.url.parse().map_err(|error| usage(format!("--url {}: {error}", arguments.url)))?;
@@ -61,7 +88,7 @@ impl Target {
         let default = || format!("{host}:{}", url.port_u16().unwrap_or(443));
         let address = arguments.connect_to.as_deref().map_or_else(default, bracketed);
         let pem = base64::engine::general_purpose::STANDARD
-            .decode(arguments.ca_bundle.split_whitespace().collect::<String>())
+            .decode(ca_bundle.split_whitespace().collect::<String>())
             .map_err(|error| usage(format!("--ca-bundle: not base64: {error}")))?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {

@@ -1,104 +1,177 @@
-//! The serving certificate: loaded from files, loaded again when they change, never exchanged for a worse one.
+//! The serving certificate: where it comes from, and exchanging it without a connection noticing.
+//!
+//! ```text
+//! files ───(look, every change)────────────────┐
+//!                                              ├──> Serving ──> each TLS handshake, readiness, metrics
+//! Secret ──(watch)──> rotation ──> managed ────┘
+//! webhook configurations ──(watch)──┘  └──> caBundle
+//! ```
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+mod authority;
+mod bundle;
+mod clock;
+mod files;
+mod managed;
+mod object;
+mod rotation;
+mod secret;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use notify::RecursiveMode;
+use kube::Client;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tracing::{info, warn};
 
-use crate::changes::{Changes, folder_of};
+use crate::arguments::CertificateArguments;
+use crate::failure::Failure;
+use authority::{CertificateError, Details, Pair};
+use bundle::ConfigurationKind;
+use files::CertificateFiles;
+use managed::{Managed, ManagedSettings};
+use rotation::Lifetimes;
 
-/// How long it must have been quiet before the files are read: two files are not replaced in one instant.
-const SETTLE: Duration = Duration::from_millis(200);
-
-/// How often the files are read without an event.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// A certificate that cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CertificateError {
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("{} has no certificate in PEM form", path.display())]
-    NoCertificate { path: PathBuf },
-    #[error("{} has no private key in PEM form", path.display())]
-    NoKey { path: PathBuf },
-    #[error("the private key does not belong to the certificate")]
-    Mismatch,
-    #[error("the certificate cannot be used: {0}")]
-    Unusable(rustls::Error),
+/// Where the certificate comes from.
+#[derive(Debug)]
+pub(crate) enum CertificateSource {
+    Files(CertificateFiles),
+    Managed(ManagedSettings),
 }
 
-/// Where certificate and key are.
-#[derive(Debug, Clone)]
-pub(crate) struct CertificateFiles {
-    pub(crate) certificate: PathBuf,
-    pub(crate) private_key: PathBuf,
-}
-
-/// What the files held when they were last read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Contents {
-    certificate: Vec<u8>,
-    private_key: Vec<u8>,
-}
-
-impl CertificateFiles {
-    fn read(&self) -> Result<Contents, CertificateError> {
-        let read = |path: &Path| {
-            std::fs::read(path)
-                .map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
+impl CertificateSource {
+    pub(crate) fn new(arguments: &CertificateArguments) -> Result<Self, Failure> {
+        let names: Vec<_> =
+            arguments.certificate_names.iter().filter(|name| !name.is_empty()).cloned().collect();
+        let Some(secret) = arguments.certificate_secret.as_deref().filter(|secret| !secret.is_empty()) else {
+            return Ok(CertificateSource::Files(CertificateFiles {
+                certificate: arguments.tls_cert_file.clone(),
+                private_key: arguments.tls_private_key_file.clone(),
+                name: names.into_iter().next(),
+            }));
         };
-        Ok(Contents { certificate: read(&self.certificate)?, private_key: read(&self.private_key)? })
+        let Some((namespace, secret)) = secret.split_once('/') else {
+            return Err(Failure::Usage(format!(
+                "--certificate-secret {secret:?}: write it as NAMESPACE/NAME"
+            )));
+        };
+        let lifetimes = Lifetimes {
+            authority: arguments.ca_lifetime,
+            leaf: arguments.certificate_lifetime,
+            propagation: arguments.ca_propagation,
+            overlap: arguments.ca_overlap,
+        };
+        if lifetimes.leaf > lifetimes.authority / 3 {
+            let problem = "must be at most a third of --ca-lifetime, or certificates would end with their CA";
+            return Err(Failure::Usage(format!("--certificate-lifetime {problem}")));
+        }
+        let mutating =
+            arguments.mutating_webhook_configuration.clone().map(|name| (ConfigurationKind::Mutating, name));
+        let validating = arguments.validating_webhook_configuration.clone();
+        let validating = validating.map(|name| (ConfigurationKind::Validating, name));
+        let configurations: Vec<_> =
+            [mutating, validating].into_iter().flatten().filter(|(_, name)| !name.is_empty()).collect();
+        if configurations.is_empty() || names.is_empty() {
+            let problem = "--certificate-secret needs --certificate-names and --mutating-webhook-configuration, \
+                           or --validating-webhook-configuration";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        let (namespace, secret) = (namespace.to_owned(), secret.to_owned());
+        Ok(CertificateSource::Managed(ManagedSettings {
+            namespace,
+            secret,
+            configurations,
+            names,
+            lifetimes,
+        }))
     }
 
-    fn parse(&self, contents: &Contents) -> Result<CertifiedKey, CertificateError> {
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(&contents.certificate)
-                .collect::<Result<_, _>>()
-                .map_err(|_| CertificateError::NoCertificate { path: self.certificate.clone() })?;
-        if chain.is_empty() {
-            return Err(CertificateError::NoCertificate { path: self.certificate.clone() });
+    /// Whether a client of the cluster is needed.
+    pub(crate) fn needs_cluster(&self) -> bool {
+        matches!(self, CertificateSource::Managed(_))
+    }
+
+    /// Begins to serve, and goes on looking after the certificate, as long as the runtime lives.
+    pub(crate) async fn start(self, client: Option<Client>) -> Result<Arc<Serving>, Failure> {
+        match (self, client) {
+            (CertificateSource::Files(files), _) => {
+                files.watch().map_err(|error| Failure::input("certificate", error))
+            }
+            (CertificateSource::Managed(settings), Some(client)) => {
+                let managed = Managed::start(settings, client).await.map_err(Failure::internal)?;
+                let serving = managed.serving();
+                tokio::spawn(managed.run());
+                Ok(serving)
+            }
+            (CertificateSource::Managed(_), None) => {
+                Err(Failure::Cluster("no cluster to keep certificates in".into()))
+            }
         }
-        let key = PrivateKeyDer::from_pem_slice(&contents.private_key)
-            .map_err(|_| CertificateError::NoKey { path: self.private_key.clone() })?;
-        // Refuses a key that does not belong to the certificate.
-        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch,
-            error => CertificateError::Unusable(error),
-        })
     }
 }
 
 /// The certificate that is served now.
 #[derive(Debug)]
-pub(crate) struct Certificates {
-    files: CertificateFiles,
-    current: ArcSwap<CertifiedKey>,
+pub(crate) struct Serving {
+    current: ArcSwap<Served>,
+    /// Why the API server cannot be expected to take it; nothing when it can.
+    distrust: Mutex<Option<String>>,
+    metrics: Metrics,
 }
 
-impl ResolvesServerCert for Certificates {
+#[derive(Debug)]
+struct Served {
+    key: Arc<CertifiedKey>,
+    details: Details,
+}
+
+impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.current.load().key.clone())
     }
 }
 
-impl Certificates {
-    /// Loads the files and goes on watching them, as long as the runtime lives.
-    pub(crate) fn watch(files: CertificateFiles) -> Result<Arc<Self>, CertificateError> {
-        let contents = files.read()?;
-        let current = files.parse(&contents)?;
-        let certificates = Arc::new(Certificates { files, current: ArcSwap::from_pointee(current) });
-        tokio::spawn(certificates.clone().follow(contents));
-        Ok(certificates)
+impl Serving {
+    /// Begins with this certificate. `distrust` says why the API server does not take it yet.
+    fn new(pair: &Pair, distrust: Option<&str>) -> Result<Arc<Self>, CertificateError> {
+        let served = Served::new(pair)?;
+        let serving = Serving {
+            metrics: Metrics::default(),
+            current: ArcSwap::from_pointee(served),
+            distrust: Mutex::new(distrust.map(ToOwned::to_owned)),
+        };
+        serving.metrics.expires("leaf", serving.details().not_after);
+        Ok(Arc::new(serving))
+    }
+
+    /// Serves another one from the next handshake on.
+    fn exchange(&self, pair: &Pair) -> Result<(), CertificateError> {
+        let served = Served::new(pair)?;
+        self.metrics.expires("leaf", served.details.not_after);
+        self.current.store(Arc::new(served));
+        Ok(())
+    }
+
+    /// What is in the certificate.
+    fn details(&self) -> Details {
+        self.current.load().details.clone()
+    }
+
+    /// Says whether the API server can be expected to take the certificate, as far as it is known.
+    fn trusted(&self, distrust: Option<String>) {
+        *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = distrust;
+    }
+
+    /// Why the API server would not take the certificate; nothing when it would.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.distrust.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// TLS 1.2 and 1.3 with the certificate that is current at each handshake.
@@ -114,39 +187,61 @@ impl Certificates {
         Ok(config)
     }
 
-    async fn follow(self: Arc<Self>, mut served: Contents) {
-        let files = [&self.files.certificate, &self.files.private_key];
-        let mut changes =
-            Changes::watch(&files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)), SETTLE, LOOK);
-        let mut refused: Option<String> = None;
-        loop {
-            changes.next().await;
-            match self.reload(&served) {
-                Ok(None) => refused = None,
-                Ok(Some(contents)) => {
-                    served = contents;
-                    refused = None;
-                    info!(event = "certificate_reloaded", file = %self.files.certificate.display(), "serving the new certificate");
-                }
-                Err(error) => {
-                    // Once for each fault, not once for each look.
-                    let problem = error.to_string();
-                    if refused.as_ref() != Some(&problem) {
-                        warn!(event = "certificate_refused", problem, "keeping the old certificate");
-                        refused = Some(problem);
-                    }
-                }
-            }
+    /// Makes the metrics known.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+}
+
+impl Served {
+    fn new(pair: &Pair) -> Result<Self, CertificateError> {
+        Ok(Served { key: Arc::new(pair.certified_key()?), details: Details::of_pem(&pair.certificate)? })
+    }
+}
+
+/// What Prometheus hears about certificates.
+#[derive(Debug, Default)]
+struct Metrics {
+    not_after: Family<[(&'static str, &'static str); 1], Gauge>,
+    rotations: Family<[(&'static str, &'static str); 1], Counter>,
+    bundle_writes: Counter,
+    in_sync: Gauge,
+    /// Only who sees the webhook configurations can say whether they are in sync.
+    sees_bundle: AtomicBool,
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "certificate_not_after_timestamp_seconds",
+            "When the certificate that is served expires, and its CA",
+            self.not_after.clone(),
+        );
+        if !self.sees_bundle.load(Ordering::Relaxed) {
+            return;
         }
+        for role in ["leaf", "ca"] {
+            drop(self.rotations.get_or_create(&[("role", role)]));
+        }
+        registry.register(
+            "certificate_rotations",
+            "Certificates that this replica made and stored",
+            self.rotations.clone(),
+        );
+        registry.register(
+            "ca_bundle_writes",
+            "How often this replica wrote the caBundle of a webhook configuration",
+            self.bundle_writes.clone(),
+        );
+        registry.register(
+            "ca_bundle_in_sync",
+            "Whether the caBundle of every webhook verifies the certificate that is served",
+            self.in_sync.clone(),
+        );
     }
 
-    /// Reads the files; the new contents if they were others and good.
-    fn reload(&self, served: &Contents) -> Result<Option<Contents>, CertificateError> {
-        let contents = self.files.read()?;
-        if contents == *served {
-            return Ok(None);
-        }
-        self.current.store(Arc::new(self.files.parse(&contents)?));
-        Ok(Some(contents))
+    fn expires(&self, role: &'static str, not_after: SystemTime) {
+        let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        self.not_after.get_or_create(&[("role", role)]).set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use sidecar_engine::review_definition;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::certificates::Serving;
 use super::connection::Phase;
 use super::logs;
 use crate::sources::Store;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) definitions: Arc<Store>,
     pub(crate) namespaces: Arc<NamespaceMap>,
     pub(crate) readiness: Arc<Readiness>,
+    /// Absent: plain HTTP.
+    pub(crate) certificate: Option<Arc<Serving>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) bodies: Bodies,
 }
@@ -215,7 +218,8 @@ async fn liveness() -> Response {
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
     let leaving = (*shared.phase.borrow() != Phase::Up).then(|| "shutting down".to_owned());
-    match leaving.or_else(|| shared.readiness.reason()) {
+    let untrusted = || shared.certificate.as_ref()?.problem();
+    match leaving.or_else(|| shared.readiness.reason()).or_else(untrusted) {
         None => health(StatusCode::OK, "ok", None),
         Some(reason) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(&reason)),
     }

@@ -1,0 +1,297 @@
+//! The `caBundle` of our webhook configurations: what is in it, what must be, and who has seen it.
+//!
+//! CA certificates of others in it stay for a while: pods of another certificate mode, which an upgrade is replacing, serve
+//! with them, and so does a replica that could not read the Secret.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::authority::Details;
+use super::object::{self, Seen};
+use super::secret::FIELD_MANAGER;
+
+/// At most so many CA certificates of others in a bundle; the oldest go first.
+const OTHERS: usize = 16;
+
+/// So often a bundle is written within [`FIGHT_TIME`] before we take it that somebody else writes it all the time, and slow down.
+const FIGHT: usize = 8;
+const FIGHT_TIME: Duration = Duration::from_mins(1);
+
+/// How long to wait between two writes then.
+const TRUCE: Duration = Duration::from_secs(5);
+
+/// Checks a certificate as the API server does.
+pub(super) fn verify<'a>(
+    roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+    certificate: &CertificateDer<'_>,
+    names: impl IntoIterator<Item = &'a str>,
+    now: SystemTime,
+) -> Result<(), String> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        // One that cannot be read is one that verifies nothing.
+        let _ = store.add(root.clone());
+    }
+    if store.is_empty() {
+        return Err("there are no CA certificates".to_owned());
+    }
+    let provider = aws_lc_rs::default_provider().into();
+    let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    for name in names {
+        let server_name = ServerName::try_from(name).map_err(|error| format!("{name}: {error}"))?;
+        let verified = verifier.verify_server_cert(certificate, &[], &server_name, &[], now);
+        verified.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// A webhook configuration of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConfigurationKind {
+    Mutating,
+    Validating,
+}
+
+impl ConfigurationKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            ConfigurationKind::Mutating => "MutatingWebhookConfiguration",
+            ConfigurationKind::Validating => "ValidatingWebhookConfiguration",
+        }
+    }
+
+    fn resource(self) -> ApiResource {
+        const GROUP: &str = "admissionregistration.k8s.io";
+        ApiResource {
+            group: GROUP.to_owned(),
+            version: "v1".to_owned(),
+            api_version: format!("{GROUP}/v1"),
+            kind: self.as_str().to_owned(),
+            plural: format!("{}s", self.as_str().to_lowercase()),
+        }
+    }
+}
+
+/// All webhook configurations whose bundles are ours to keep.
+pub(super) struct Bundles {
+    configurations: Vec<Configuration>,
+    /// Since when each certificate has been in all bundles.
+    present: HashMap<CertificateDer<'static>, Instant>,
+    /// Since when each certificate of others has been known.
+    others: HashMap<CertificateDer<'static>, Instant>,
+}
+
+struct Configuration {
+    kind: ConfigurationKind,
+    name: String,
+    api: Api<DynamicObject>,
+    seen: watch::Receiver<Seen<DynamicObject>>,
+    /// The webhooks as they were last looked at.
+    webhooks: Option<Vec<Webhook>>,
+    written: Vec<Instant>,
+    said: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Webhook {
+    name: String,
+    /// Not even PEM: nothing.
+    bundle: Vec<CertificateDer<'static>>,
+}
+
+impl Bundles {
+    pub(super) fn watch(client: &Client, names: &[(ConfigurationKind, String)]) -> Self {
+        let configurations = names.iter().map(|(kind, name)| {
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+            let seen = object::watch(api.clone(), name.clone(), kind.as_str());
+            let (kind, name) = (*kind, name.clone());
+            Configuration { kind, name, api, seen, webhooks: None, written: Vec::new(), said: None }
+        });
+        Bundles { configurations: configurations.collect(), present: HashMap::new(), others: HashMap::new() }
+    }
+
+    /// Waits until one of the configurations is another than it was.
+    pub(super) async fn changed(&mut self) {
+        if self.configurations.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let waiting = self.configurations.iter_mut().map(|it| Box::pin(it.seen.changed()));
+        // Whoever sends lives as long as the runtime.
+        let _ = futures_util::future::select_all(waiting).await;
+    }
+
+    /// Takes in what the configurations are now. `ours` are the certificates that are in them because of us.
+    pub(super) fn look(&mut self, ours: &[CertificateDer<'static>]) {
+        for configuration in &mut self.configurations {
+            let seen = configuration.seen.borrow_and_update().clone();
+            configuration.webhooks = match seen {
+                Seen::Present(object) => Some(webhooks(&object)),
+                Seen::Missing | Seen::Unknown => None,
+            };
+        }
+        let now = Instant::now();
+        let bundles: Vec<_> = self.webhooks().map(|webhook| &webhook.bundle).collect();
+        let in_all = |certificate: &CertificateDer<'static>| {
+            !bundles.is_empty() && bundles.iter().all(|bundle| bundle.contains(certificate))
+        };
+        let found: Vec<_> = bundles.iter().copied().flatten().cloned().collect();
+        let is_everywhere: Vec<_> = found.iter().filter(|certificate| in_all(certificate)).cloned().collect();
+        self.present.retain(|certificate, _| is_everywhere.contains(certificate));
+        for certificate in is_everywhere {
+            self.present.entry(certificate).or_insert(now);
+        }
+        self.others.retain(|certificate, _| found.contains(certificate) && !ours.contains(certificate));
+        for certificate in found.into_iter().filter(|certificate| !ours.contains(certificate)) {
+            self.others.entry(certificate).or_insert(now);
+        }
+    }
+
+    fn webhooks(&self) -> impl Iterator<Item = &Webhook> {
+        self.configurations.iter().filter_map(|it| it.webhooks.as_ref()).flatten()
+    }
+
+    /// Why the API server would not take a certificate; nothing when every webhook's bundle verifies it.
+    pub(super) fn distrust(
+        &self,
+        certificate: &CertificateDer<'_>,
+        names: &[String],
+        now: SystemTime,
+    ) -> Option<String> {
+        for configuration in &self.configurations {
+            let place =
+                |what: &str| format!("{} {}: {what}", configuration.kind.as_str(), configuration.name);
+            let Some(webhooks) = &configuration.webhooks else { return Some(place("not seen so far")) };
+            for webhook in webhooks {
+                let names = names.iter().map(String::as_str);
+                if let Err(problem) = verify(&webhook.bundle, certificate, names, now) {
+                    return Some(place(&format!(
+                        "the caBundle of {} does not verify it: {problem}",
+                        webhook.name
+                    )));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a CA certificate has been in all bundles for so long.
+    pub(super) fn have_had(&self, certificate: &CertificateDer<'static>, time: Duration) -> bool {
+        self.present.get(certificate).is_some_and(|since| since.elapsed() >= time)
+    }
+
+    /// The certificates of others that stay: in use elsewhere, as far as anybody can tell.
+    fn kept_others(&self, overlap: Option<Duration>, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        let kept =
+            self.others.iter().filter(|(_, since)| overlap.is_none_or(|overlap| since.elapsed() < overlap));
+        let mut kept: Vec<_> = kept
+            .filter_map(|(certificate, _)| Details::of(certificate.clone()).ok())
+            .filter(|details| details.is_valid(now))
+            .collect();
+        // The same order for every replica.
+        kept.sort_by(|a, b| (b.not_before, &*b.der).cmp(&(a.not_before, &*a.der)));
+        kept.into_iter().take(OTHERS).map(|details| details.der).collect()
+    }
+
+    /// Sees to it that every bundle has these certificates. Those of others stay for the overlap, for ever without one.
+    /// Returns how many configurations were written.
+    pub(super) async fn ensure(
+        &mut self,
+        needed: &[CertificateDer<'static>],
+        overlap: Option<Duration>,
+        now: SystemTime,
+    ) -> u64 {
+        let others = self.kept_others(overlap, now);
+        let wanted: Vec<_> = needed.iter().chain(&others).cloned().collect();
+        let mut written = 0;
+        for configuration in &mut self.configurations {
+            let Some(webhooks) = &configuration.webhooks else { continue };
+            let is_wrong = |webhook: &Webhook| {
+                needed.iter().any(|certificate| !webhook.bundle.contains(certificate))
+                    || webhook.bundle.iter().any(|certificate| !wanted.contains(certificate))
+            };
+            if webhooks.iter().any(is_wrong) {
+                written += u64::from(configuration.write(&wanted).await);
+            }
+        }
+        written
+    }
+}
+
+impl Configuration {
+    /// Applies the bundle to every webhook, and nothing else.
+    async fn write(&mut self, wanted: &[CertificateDer<'static>]) -> bool {
+        self.written.retain(|at| at.elapsed() < FIGHT_TIME);
+        if self.written.len() >= FIGHT && self.written.last().is_some_and(|last| last.elapsed() < TRUCE) {
+            self.say("somebody else keeps writing the caBundle: waiting between two writes");
+            return false;
+        }
+        self.written.push(Instant::now());
+        let pem: Vec<_> =
+            wanted.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
+        let bundle = STANDARD.encode(pem::encode_many(&pem));
+        let names = self.webhooks.iter().flatten().map(|webhook| &webhook.name);
+        let webhooks: Vec<_> =
+            names.map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+        let resource = self.kind.resource();
+        let object = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind,
+            "metadata": {"name": self.name}, "webhooks": webhooks,
+        });
+        // Forced: a chart that made the certificates itself until now has rendered this field.
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        match self.api.patch(&self.name, &parameters, &Patch::Apply(object)).await {
+            Ok(_) => {
+                info!(
+                    event = "ca_bundle_written",
+                    kind = self.kind.as_str(),
+                    name = self.name,
+                    certificates = wanted.len(),
+                    "every webhook trusts the CA"
+                );
+                self.said = None;
+                true
+            }
+            Err(error) => {
+                self.say(&error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Once for each kind of trouble.
+    fn say(&mut self, problem: &str) {
+        if self.said.as_deref() != Some(problem) {
+            let kind = self.kind.as_str();
+            warn!(event = "ca_bundle_not_written", kind, name = self.name, problem, "trying again");
+            self.said = Some(problem.to_owned());
+        }
+    }
+}
+
+fn webhooks(configuration: &DynamicObject) -> Vec<Webhook> {
+    let webhooks = configuration.data.get("webhooks").and_then(Value::as_array).into_iter().flatten();
+    let webhooks = webhooks.filter_map(|webhook| {
+        let name = webhook.get("name")?.as_str()?.to_owned();
+        let bundle = webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str).unwrap_or_default();
+        let pem = STANDARD.decode(bundle).ok().and_then(|pem| pem::parse_many(pem).ok()).unwrap_or_default();
+        let bundle = pem.into_iter().map(|pem| CertificateDer::from(pem.into_contents())).collect();
+        Some(Webhook { name, bundle })
+    });
+    webhooks.collect()
+}

@@ -1,0 +1,98 @@
+//! One object of the cluster, watched by its name: needs no right but to get and watch that one.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::api::{WatchEvent, WatchParams};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// How long to wait before a missing object, or a cluster that cannot be reached, is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a watch lasts before the object is read anew.
+const WATCH_SECONDS: u32 = 280;
+
+/// What is known of an object.
+#[derive(Debug, Clone)]
+pub(super) enum Seen<K> {
+    /// Nothing yet.
+    Unknown,
+    /// It is not there.
+    Missing,
+    /// As it was last seen.
+    Present(Arc<K>),
+}
+
+/// Keeps an object in sight, as long as the runtime lives. While the cluster cannot be reached it stays as it was.
+pub(super) fn watch<K>(api: Api<K>, name: String, kind: &'static str) -> watch::Receiver<Seen<K>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (seen, receiver) = watch::channel(Seen::Unknown);
+    tokio::spawn(async move { follow(&api, &name, kind, &seen).await });
+    receiver
+}
+
+async fn follow<K>(api: &Api<K>, name: &str, kind: &'static str, seen: &watch::Sender<Seen<K>>)
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let mut said: Option<String> = None;
+    while !seen.is_closed() {
+        let result = look(api, name, seen).await;
+        match result {
+            Ok(()) => {
+                if said.take().is_some() {
+                    info!(event = "watch_recovered", kind, name, "watching again");
+                }
+                continue;
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if said.as_ref() != Some(&problem) {
+                    warn!(event = "watch_failed", kind, name, problem, "keeping what is known");
+                    said = Some(problem);
+                }
+            }
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Reads the object and watches it until it is time to read it anew.
+async fn look<K>(api: &Api<K>, name: &str, seen: &watch::Sender<Seen<K>>) -> Result<(), kube::Error>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let Some(object) = api.get_opt(name).await? else {
+        seen.send_replace(Seen::Missing);
+        sleep(ASK_AGAIN).await;
+        return Ok(());
+    };
+    let version = object.resource_version().unwrap_or_default();
+    seen.send_replace(Seen::Present(Arc::new(object)));
+    // Of one name, so that a role that names the object allows it.
+    let only = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+    let mut events = std::pin::pin!(api.watch(&only, &version).await?);
+    while let Some(event) = events.next().await {
+        match event? {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                seen.send_replace(Seen::Present(Arc::new(object)));
+            }
+            WatchEvent::Deleted(_) => {
+                seen.send_replace(Seen::Missing);
+                return Ok(());
+            }
+            WatchEvent::Bookmark(_) => {}
+            // Too old, mostly: it is read anew.
+            WatchEvent::Error(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
