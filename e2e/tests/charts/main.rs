@@ -8,4 +8,5 @@ mod article;
 mod certificates;
 mod definitions;
 mod render;
+mod subchart;
 mod values;
