@@ -41,6 +41,8 @@ fn plain_manifest(root: &Path) -> Result<File> {
             "kubernetes-sidecar-injector",
             "charts/kubernetes-sidecar-injector",
             "--skip-tests",
+            // The schema of the values that there were; the one of those that there are is made here, too.
+            "--skip-schema-validation",
         ])
         .args(["--namespace", "default", "--set", "certificates.mode=provided"])
         .args(["--set", "certificates.provided.secretName=kubernetes-sidecar-injector-certs"])
