@@ -20,7 +20,7 @@ same certificate, and each call of this template would make another one.
   {{- $rotate := toString $values.rotate }}
   {{- $dnsName := include "kubernetes-sidecar-injector.dnsName" . }}
   {{- $wantedCa := include "kubernetes-sidecar-injector.pem" $values.ca.certificate }}
-  {{- $secret := lookup "v1" "Secret" .Release.Namespace (include "kubernetes-sidecar-injector.fullname" .) | default dict }}
+  {{- $secret := lookup "v1" "Secret" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) | default dict }}
   {{- $data := get $secret "data" | default dict }}
   {{- $notes := dig "metadata" "annotations" dict $secret | default dict }}
   {{- $notAfter := get $notes "sidecar.me/certificate-not-after" }}

@@ -10,3 +10,4 @@ mod definitions;
 mod render;
 mod subchart;
 mod values;
+mod workload;

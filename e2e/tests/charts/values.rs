@@ -16,7 +16,7 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 23] = [
+    let rows: [(&str, &[&str], &str); 36] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -60,6 +60,27 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         ),
         (INJECTOR, &["extraEnv[0].name=HTTPS_PORT"], "extraEnv must not have HTTPS_PORT"),
         (INJECTOR, &["podDisruptionBudget.minAvailable=2"], "must be smaller than replicas (2)"),
+        (INJECTOR, &["podDisruptionBudget.minAvailable=100%"], "must be smaller than replicas (2)"),
+        (
+            INJECTOR,
+            &["autoscaling.enabled=true", "podDisruptionBudget.minAvailable=2"],
+            "must be smaller than autoscaling.minReplicas (2)",
+        ),
+        (INJECTOR, &["podDisruptionBudget.maxUnavailable=0"], "at '/podDisruptionBudget/maxUnavailable'"),
+        (
+            INJECTOR,
+            &["autoscaling.enabled=true", "autoscaling.minReplicas=9"],
+            "must not be more than autoscaling.maxReplicas (6)",
+        ),
+        (INJECTOR, &["updateStrategy.type=Recreate"], "set updateStrategy.rollingUpdate to null"),
+        (INJECTOR, &["hostNetwork=true", "containerPort=10250"], "take another, 10260 for example"),
+        (INJECTOR, &["hostNetwork=true", "networkPolicy.enabled=true"], "do not hold for pods in the node's"),
+        (INJECTOR, &["hostNetwork=true", "hostUsers=false"], "a user namespace of their own"),
+        (INJECTOR, &["webhook.url=https://10.0.0.1:8443"], "the chart's own certificate is for names only"),
+        (INJECTOR, &["webhook.url=http://a.example.com"], "at '/webhook/url'"),
+        (INJECTOR, &["extraVolumes[0].name=certs"], "the chart has a volume of this name"),
+        (INJECTOR, &["demo.enabled=true", "definitions.curl=null"], "no sidecar for the demo's pod"),
+        (INJECTOR, &["demo.enabled=true", "demo.namespace=default"], "the namespace of the injector"),
     ];
     for (chart, values, message) in rows {
         let arguments: Vec<String> = values.iter().map(|value| format!("--set={value}")).collect();
