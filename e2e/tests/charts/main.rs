@@ -7,6 +7,7 @@
 mod article;
 mod certificates;
 mod definitions;
+mod profiles;
 mod render;
 mod subchart;
 mod values;

@@ -8,10 +8,6 @@ fn pod_spec(objects: &[Value]) -> &Value {
     &of_kind(objects, "Deployment")["spec"]["template"]["spec"]
 }
 
-fn names_of_kinds(objects: &[Value]) -> Vec<&str> {
-    objects.iter().map(|object| text(object, "/kind")).collect()
-}
-
 #[test]
 fn everything_goes_into_the_other_namespace() {
     let objects = render(INJECTOR, INJECTOR, &["--set=namespaceOverride=other,webhook.scope=All"]);
@@ -170,18 +166,16 @@ fn volumes_containers_and_probes_can_be_added_to() {
 }
 
 #[test]
-fn the_demo_is_a_namespace_that_waits_for_the_injector() {
-    let plain = render(INJECTOR, INJECTOR, &[]);
-    assert!(!names_of_kinds(&plain).contains(&"Namespace"));
-    let objects = render(INJECTOR, INJECTOR, &["--set=demo.enabled=true"]);
-    let labels = &of_kind(&objects, "Namespace")["metadata"]["labels"];
-    assert_eq!(labels["sidecar.me/required"], "true");
-    let kinds = names_of_kinds(&objects);
-    let place = |kind: &str| kinds.iter().position(|one| *one == kind).unwrap();
-    assert!(
-        place("List") > place("MutatingWebhookConfiguration"),
-        "no pod before there are webhooks: {kinds:?}"
-    );
-    let deployment = &of_kind(&objects, "List")["items"][0];
-    assert_eq!(deployment["spec"]["template"]["metadata"]["labels"]["sidecar.me/inject"], "true");
+fn the_demo_is_a_namespace_with_a_pod_that_asks() {
+    let deployments = |objects: &[Value]| {
+        objects.iter().filter(|object| object["kind"] == "Deployment").cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(deployments(&render(INJECTOR, INJECTOR, &[])).len(), 1, "off by default");
+    let objects = render(INJECTOR, INJECTOR, &["--set=demo.enabled=true,demo.namespace=show"]);
+    assert_eq!(text(of_kind(&objects, "Namespace"), "/metadata/name"), "show");
+    let demo = deployments(&objects).into_iter().find(|object| object["metadata"]["name"] == "demo").unwrap();
+    assert_eq!((&demo["metadata"]["namespace"], &demo["spec"]["replicas"]), (&json!("show"), &json!(1)));
+    assert_eq!(demo["spec"]["template"]["metadata"]["labels"]["sidecar.me/inject"], "true");
+    // It needs no rights and has none.
+    assert_eq!(demo["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
 }
