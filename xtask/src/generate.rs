@@ -1,7 +1,7 @@
 //! `cargo xtask generate`: the files in the repository that are made from other files, so that they never tell a different story.
 //!
 //! - `deploy/kubernetes-sidecar-injector.yaml`, the chart rendered for people without Helm
-//! - the table of values in each chart's README.md, from the `# --` comments in its values.yaml
+//! - the table of values in each chart's README.md and its values.schema.json, from the comments in its values.yaml
 //! - the custom resource definitions in the chart, and in `deploy/crds.yaml`
 //! - `crates/sidecar-engine/schema/*.json`, what definitions are checked against
 

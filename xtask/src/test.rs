@@ -28,7 +28,7 @@ enum Step {
     Unit,
     /// Generated files are fresh
     Generated,
-    /// The charts, rendered and upgraded; the kinds of definitions on an API server
+    /// The charts, rendered, checked and upgraded; the kinds of definitions on an API server
     Charts,
     /// The chart as rendered on a throwaway Kubernetes (or on the cluster of KUBECONFIG)
     Cluster,
@@ -86,6 +86,8 @@ impl Step {
                 "e2e",
                 "--test",
                 "charts",
+                "--test",
+                "chart_objects",
                 "--test",
                 "chart_upgrades",
                 "--test",

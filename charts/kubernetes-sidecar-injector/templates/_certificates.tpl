@@ -20,7 +20,7 @@ same certificate, and each call of this template would make another one.
   {{- $rotate := toString $values.rotate }}
   {{- $dnsName := include "kubernetes-sidecar-injector.dnsName" . }}
   {{- $wantedCa := include "kubernetes-sidecar-injector.pem" $values.ca.certificate }}
-  {{- $secret := lookup "v1" "Secret" .Release.Namespace (include "kubernetes-sidecar-injector.fullname" .) | default dict }}
+  {{- $secret := lookup "v1" "Secret" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) | default dict }}
   {{- $data := get $secret "data" | default dict }}
   {{- $notes := dig "metadata" "annotations" dict $secret | default dict }}
   {{- $notAfter := get $notes "sidecar.me/certificate-not-after" }}
@@ -43,7 +43,7 @@ same certificate, and each call of this template would make another one.
   {{- else }}
     {{- $days := int $values.days }}
     {{- /* Pods of mode `selfManaged`, which this upgrade replaces, serve with that one. */}}
-    {{- $managed := lookup "v1" "Secret" .Release.Namespace (include "kubernetes-sidecar-injector.managedSecretName" .) | default dict }}
+    {{- $managed := lookup "v1" "Secret" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.managedSecretName" .) | default dict }}
     {{- $managedCa := get (get $managed "data" | default dict) "ca.crt" | b64dec }}
     {{- $ca := "" }}
     {{- if $wantedCa }}
@@ -120,7 +120,7 @@ remembers it). JSON of a map from kind to caBundle; empty on every other cluster
 {{- $_ := set $own "sidecar.me/kept-ca-bundle" "true" }}
 {{- end }}
 {{- if eq $root.Values.certificates.mode "certManager" }}
-{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" $root.Release.Namespace (include "kubernetes-sidecar-injector.fullname" $root)) }}
+{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" (include "kubernetes-sidecar-injector.namespace" $root) (include "kubernetes-sidecar-injector.fullname" $root)) }}
 {{- end }}
 {{- merge (dict) (default dict $root.Values.webhook.annotations) $own | toYaml }}
 {{- end }}

@@ -9,9 +9,33 @@
 {{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{- define "kubernetes-sidecar-injector.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{/* The name that the API server calls and that the certificate must carry. */}}
 {{- define "kubernetes-sidecar-injector.dnsName" -}}
-{{- printf "%s.%s.svc" (include "kubernetes-sidecar-injector.fullname" .) .Release.Namespace }}
+{{- if .Values.webhook.url }}
+{{- (urlParse .Values.webhook.url).hostname }}
+{{- else }}
+{{- printf "%s.%s.svc" (include "kubernetes-sidecar-injector.fullname" .) (include "kubernetes-sidecar-injector.namespace" .) }}
+{{- end }}
+{{- end }}
+
+{{/* How the API server reaches a path of the injector: the arguments are the root and the path. */}}
+{{- define "kubernetes-sidecar-injector.clientConfig" -}}
+{{- $path := index . 1 }}
+{{- with index . 0 }}
+{{- if .Values.webhook.url }}
+url: {{ trimSuffix "/" .Values.webhook.url }}{{ $path }}
+{{- else }}
+service:
+  name: {{ include "kubernetes-sidecar-injector.fullname" . }}
+  namespace: {{ include "kubernetes-sidecar-injector.namespace" . }}
+  path: {{ $path }}
+  port: {{ .Values.service.port }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Never change: a Deployment's selector is immutable. Nothing that users or the injection decide by belongs here. */}}
@@ -20,13 +44,35 @@ app.kubernetes.io/name: {{ include "kubernetes-sidecar-injector.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The chart's own labels win over commonLabels. */}}
-{{- define "kubernetes-sidecar-injector.labels" -}}
+{{- define "kubernetes-sidecar-injector.ownLabels" -}}
 {{- $own := include "kubernetes-sidecar-injector.selectorLabels" . | fromYaml }}
 {{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
-{{- merge $own (default dict .Values.commonLabels) | toYaml }}
+{{- toYaml $own }}
+{{- end }}
+
+{{/* The chart's own labels win over commonLabels. */}}
+{{- define "kubernetes-sidecar-injector.labels" -}}
+{{- merge (include "kubernetes-sidecar-injector.ownLabels" . | fromYaml) (default dict .Values.commonLabels) | toYaml }}
+{{- end }}
+
+{{/* Labels and annotations of an object: those of all objects, and the `labels` and `annotations` of this one. */}}
+{{- define "kubernetes-sidecar-injector.metadata" -}}
+labels:
+  {{- $own := include "kubernetes-sidecar-injector.ownLabels" .root | fromYaml }}
+  {{- merge $own (default dict .labels) (default dict .root.Values.commonLabels) | toYaml | nindent 2 }}
+{{- with merge (dict) (default dict .annotations) (default dict .root.Values.commonAnnotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* AKS rewrites the namespace selectors of webhooks that do not say that it must not, and then owns the field. */}}
+{{- define "kubernetes-sidecar-injector.webhookMetadata" -}}
+{{- $root := index . 0 }}
+{{- $annotations := include "kubernetes-sidecar-injector.webhookAnnotations" . | fromYaml }}
+{{- include "kubernetes-sidecar-injector.metadata" (dict "root" $root "annotations" $annotations "labels" $root.Values.webhook.labels) }}
 {{- end }}
 
 {{/* Labels of the injector's pods: never injected themselves, whatever else is set. A version label would roll the pods for nothing. */}}
@@ -67,12 +113,37 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* Where the pods run; the test pod runs there too. */}}
 {{- define "kubernetes-sidecar-injector.scheduling" -}}
 {{- $fields := dict }}
-{{- range $field := list "nodeSelector" "tolerations" }}
-{{- with get $.Values $field }}
-{{- $_ := set $fields $field . }}
+{{- with merge (dict) (default dict .Values.nodeSelector) (default dict .Values.global.nodeSelector) }}
+{{- $_ := set $fields "nodeSelector" . }}
 {{- end }}
+{{- with default .Values.global.tolerations .Values.tolerations }}
+{{- $_ := set $fields "tolerations" . }}
 {{- end }}
 {{- with $fields }}
 {{- toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* The pods that there are at least. */}}
+{{- define "kubernetes-sidecar-injector.minReplicas" -}}
+{{- if .Values.autoscaling.enabled }}
+{{- .Values.autoscaling.minReplicas }}
+{{- else }}
+{{- .Values.replicas }}
+{{- end }}
+{{- end }}
+
+{{/*
+A security context, without the ids on OpenShift: there they come from the range of the namespace, and pods that ask for others are refused.
+The arguments are the root and the context.
+*/}}
+{{- define "kubernetes-sidecar-injector.securityContext" -}}
+{{- $context := index . 1 | default dict }}
+{{- with index . 0 }}
+{{- $adapt := .Values.global.compatibility.openshift.adaptSecurityContext }}
+{{- if or (eq $adapt "force") (and (eq $adapt "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) }}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- end }}
+{{- toYaml $context }}
 {{- end }}

@@ -62,9 +62,52 @@ fail less readably on such values asks this first.
 {{- if lt (int .Values.terminationGracePeriodSeconds) (add .Values.shutdownDelaySeconds 10 | int) }}
   {{- fail (printf "terminationGracePeriodSeconds (%d) must exceed shutdownDelaySeconds (%d) by 10 or more, else pods are killed before open requests are answered" (int .Values.terminationGracePeriodSeconds) (int .Values.shutdownDelaySeconds)) }}
 {{- end }}
+{{- $replicas := include "kubernetes-sidecar-injector.minReplicas" . | int }}
+{{- $counted := ternary "replicas" "autoscaling.minReplicas" (empty .Values.autoscaling.enabled) }}
 {{- with .Values.podDisruptionBudget }}
-  {{- if and .enabled (gt (int $.Values.replicas) 1) (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) (int $.Values.replicas)) }}
-    {{- fail (printf "podDisruptionBudget.minAvailable (%d) must be smaller than replicas (%d), else no node with a pod can be drained" (int .minAvailable) (int $.Values.replicas)) }}
+  {{- if and .enabled (gt $replicas 1) }}
+    {{- if and (not .maxUnavailable) (or (eq (toString .minAvailable) "100%") (and (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) $replicas))) }}
+      {{- fail (printf "podDisruptionBudget.minAvailable (%v) must be smaller than %s (%d), else no node with a pod can be drained" .minAvailable $counted $replicas) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- with .Values.autoscaling }}
+  {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+    {{- fail (printf "autoscaling.minReplicas (%d) must not be more than autoscaling.maxReplicas (%d)" (int .minReplicas) (int .maxReplicas)) }}
+  {{- end }}
+{{- end }}
+{{- $strategy := default dict .Values.updateStrategy }}
+{{- if and (eq (toString (get $strategy "type")) "Recreate") (get $strategy "rollingUpdate") }}
+  {{- fail "updateStrategy.type is \"Recreate\", which stops all pods first; if that is meant, set updateStrategy.rollingUpdate to null" }}
+{{- end }}
+{{- if .Values.hostNetwork }}
+  {{- if has (int .Values.containerPort) (list 10248 10249 10250 10255 10256) }}
+    {{- fail (printf "containerPort (%d) with hostNetwork is a port of the node, and the kubelet's or kube-proxy's: take another, 10260 for example" (int .Values.containerPort)) }}
+  {{- end }}
+  {{- if .Values.networkPolicy.enabled }}
+    {{- fail "networkPolicy.enabled with hostNetwork: network policies do not hold for pods in the node's network" }}
+  {{- end }}
+  {{- if not .Values.hostUsers }}
+    {{- fail "hostUsers: false with hostNetwork: Kubernetes refuses pods that have a user namespace of their own and the node's network" }}
+  {{- end }}
+{{- end }}
+{{- if and .Values.webhook.url (ne .Values.certificates.mode "provided") (regexMatch "^([0-9.]+|.*:.*)$" (include "kubernetes-sidecar-injector.dnsName" .)) }}
+  {{- fail (printf "webhook.url has the address %s: the chart's own certificate is for names only, so set certificates.mode to \"provided\" or take a name" (include "kubernetes-sidecar-injector.dnsName" .)) }}
+{{- end }}
+{{- range .Values.extraVolumes }}
+  {{- if has .name (list "certs" "definitions") }}
+    {{- fail (printf "extraVolumes must not have %q: the chart has a volume of this name" .name) }}
+  {{- end }}
+{{- end }}
+{{- if .Values.demo.enabled }}
+  {{- if and (not .Values.existingDefinitionsConfigMap) (not (compact (values (default dict .Values.definitions)))) }}
+    {{- fail "demo.enabled: nothing is in definitions, so there is no sidecar for the demo's pod" }}
+  {{- end }}
+  {{- if has .Values.demo.namespace (list .Release.Namespace (include "kubernetes-sidecar-injector.namespace" .)) }}
+    {{- fail "demo.namespace must not be the namespace of the injector: it is made with the release and deleted with it" }}
+  {{- end }}
+  {{- if has .Values.demo.namespace .Values.webhook.excludedNamespaces }}
+    {{- fail (printf "demo.namespace: nothing is injected in %q (webhook.excludedNamespaces)" .Values.demo.namespace) }}
   {{- end }}
 {{- end }}
 {{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}

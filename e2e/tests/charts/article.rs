@@ -14,22 +14,29 @@ fn objects_and_names_are_the_article_s() {
     let of_definitions = ["clustersidecardefinitions.sidecar.me", "sidecardefinitions.sidecar.me"];
     let expected = [
         ("ClusterRole", INJECTOR),
+        ("ClusterRole", "kubernetes-sidecar-injector-ca-bundle"),
         ("ClusterRole", "kubernetes-sidecar-injector-edit"),
         ("ClusterRole", "kubernetes-sidecar-injector-view"),
         ("ClusterRoleBinding", INJECTOR),
+        ("ClusterRoleBinding", "kubernetes-sidecar-injector-ca-bundle"),
         ("ConfigMap", "kubernetes-sidecar-injector-definitions"),
         ("CustomResourceDefinition", of_definitions[0]),
         ("CustomResourceDefinition", of_definitions[1]),
         ("Deployment", INJECTOR),
         ("MutatingWebhookConfiguration", INJECTOR),
         ("PodDisruptionBudget", INJECTOR),
-        ("Secret", INJECTOR),
+        ("Role", "kubernetes-sidecar-injector-certificates"),
+        ("RoleBinding", "kubernetes-sidecar-injector-certificates"),
+        ("Secret", "kubernetes-sidecar-injector-certificates"),
         ("Service", INJECTOR),
         ("ServiceAccount", INJECTOR),
         ("ValidatingWebhookConfiguration", INJECTOR),
     ];
     assert_eq!(found, expected, "nothing else: no jobs, no hooks");
-    let secret = of_kind(&objects, "Secret");
+    assert!(of_kind(&objects, "Secret").get("data").is_none(), "what is in it is the injector's");
+    let with_helm = render(INJECTOR, INJECTOR, &[HELM_MODE]);
+    let secret = of_kind(&with_helm, "Secret");
+    assert_eq!(text(secret, "/metadata/name"), INJECTOR);
     assert_eq!(keys(&secret["data"]), ["ca.crt", "tls-cert-file", "tls-private-key-file"]);
     let service = of_kind(&objects, "Service");
     assert_eq!(
@@ -38,7 +45,7 @@ fn objects_and_names_are_the_article_s() {
     );
     for webhook in webhooks(&objects) {
         assert_eq!(
-            without(&webhook["clientConfig"], "caBundle"),
+            webhook["clientConfig"],
             json!({"service": {"name": INJECTOR, "namespace": "default", "path": "/mutation/pod", "port": 443}})
         );
         let pods = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}]);
@@ -142,7 +149,14 @@ fn the_test_pod_asks_what_the_api_server_asks() {
                 format!("$({variable}_SERVICE_HOST):$({variable}_SERVICE_PORT)")
             ])
         );
-        assert_eq!(env(container)["CA_BUNDLE"], text(webhooks(&objects)[0], "/clientConfig/caBundle"));
+        assert_eq!(env(container)["WEBHOOK_CONFIGURATION"], service);
+        assert_eq!(pod["spec"]["serviceAccountName"], service, "which may read that configuration");
+
+        let objects = render(INJECTOR, release, &[HELM_MODE]);
+        let pod = of_kind(&objects, "Pod");
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+        let bundle = text(webhooks(&objects)[0], "/clientConfig/caBundle");
+        assert_eq!(env(&pod["spec"]["containers"][0])["CA_BUNDLE"], bundle);
     }
 }
 
@@ -194,6 +208,7 @@ fn a_pod_meets_at_most_one_webhook() {
                     .filter(|webhook| {
                         selects(&webhook["namespaceSelector"], namespace)
                             && selects(&webhook["objectSelector"], pod)
+                            && !meets_nobody(webhook)
                     })
                     .map(|webhook| text(webhook, "/name"))
                     .collect();
@@ -204,16 +219,24 @@ fn a_pod_meets_at_most_one_webhook() {
         let home = json!({"kubernetes.io/metadata.name": "default", "sidecar.me/injection": "enabled"});
         for webhook in webhooks(&objects) {
             assert!(
-                !(selects(&webhook["namespaceSelector"], &home) && selects(&webhook["objectSelector"], own)),
+                !(selects(&webhook["namespaceSelector"], &home) && selects(&webhook["objectSelector"], own))
+                    || meets_nobody(webhook),
                 "{scope}: the injector would need itself to start"
             );
             // By no label of its own does a pod escape what nobody opts out of.
             assert_eq!(webhook.get("objectSelector").is_some(), scope == "Requested");
             assert!(text(webhook, "/matchConditions/0/expression").contains("kubernetes.io/config.mirror"));
             let asks = webhook["matchConditions"].to_string().contains("'sidecar.me/inject' in");
-            assert_eq!(asks, text(webhook, "/name").starts_with("annotated."), "{scope}");
+            let is_annotated = text(webhook, "/name").starts_with("annotated.");
+            assert_eq!(asks || meets_nobody(webhook), is_annotated, "{scope}");
         }
     }
+}
+
+/// All names are there in every scope; those that a scope has no use for have a condition that is never true.
+fn meets_nobody(webhook: &Value) -> bool {
+    let conditions = webhook["matchConditions"].as_array().unwrap();
+    conditions.iter().any(|condition| condition["expression"] == "false")
 }
 
 #[test]
@@ -228,7 +251,7 @@ fn webhook_values_reach_all_webhooks() {
     assert_eq!(policies(&[]), ["Ignore", "Fail", "Ignore", "Fail"]);
     assert_eq!(policies(&["--set=webhook.failurePolicy=Fail"]), ["Fail"; 4]);
     assert_eq!(policies(&["--set=webhook.requiredFailurePolicy=Ignore"]), ["Ignore"; 4]);
-    assert_eq!(policies(&["--set=webhook.scope=All"]), ["Ignore", "Fail"]);
+    assert_eq!(policies(&["--set=webhook.scope=All"]), ["Ignore", "Fail", "Ignore", "Fail"]);
 
     let objects = render(
         INJECTOR,

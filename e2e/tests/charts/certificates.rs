@@ -15,7 +15,7 @@ fn helm_s_certificate_is_for_the_service() {
         (vec!["--namespace=shop"], "kubernetes-sidecar-injector.shop.svc"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let objects = render(INJECTOR, INJECTOR, &arguments);
+        let objects = render(INJECTOR, INJECTOR, &[&[HELM_MODE], &arguments[..]].concat());
         write_certificates(folder.path(), &objects);
         verify(folder.path(), name);
         let subject =
@@ -50,7 +50,7 @@ fn a_supplied_ca_signs_the_certificate() {
         format!("--set-file=certificates.helm.ca.certificate={}", file("my.crt")),
         format!("--set-file=certificates.helm.ca.privateKey={}", file("my.key")),
     ];
-    let objects = render(INJECTOR, INJECTOR, &[&arguments[0], &arguments[1]]);
+    let objects = render(INJECTOR, INJECTOR, &[HELM_MODE, &arguments[0], &arguments[1]]);
     write_certificates(folder.path(), &objects);
     let mine = std::fs::read_to_string(file("my.crt")).unwrap();
     assert_eq!(std::fs::read_to_string(file("ca.crt")).unwrap().trim(), mine.trim());
@@ -134,4 +134,87 @@ fn provided_mode_renders_the_same_bytes_each_time_and_with_each_helm() {
     assert_eq!(helm4(&PROVIDED), helm4(&PROVIDED));
     let helm3 = helm(Program::Helm3, &template(INJECTOR, INJECTOR, &PROVIDED)).unwrap();
     assert_eq!(by_kind(&parse(&helm4(&PROVIDED))), by_kind(&parse(&helm3)));
+}
+
+#[test]
+fn self_managed_certificates_need_nothing_and_leave_the_injector_its_fields() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    for webhook in all_webhooks(&objects) {
+        assert!(webhook["clientConfig"].get("caBundle").is_none());
+    }
+    let deployment = of_kind(&objects, "Deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert!(pod["volumes"].as_array().unwrap().iter().all(|volume| volume.get("secret").is_none()));
+    let env = env(container(deployment));
+    assert_eq!(env["CERTIFICATE_NAMES"], DNS_NAME);
+    assert_eq!(env["CERTIFICATE_SECRET"], "default/kubernetes-sidecar-injector-certificates");
+    assert_eq!(env["MUTATING_WEBHOOK_CONFIGURATION"], INJECTOR);
+    assert_eq!(env["VALIDATING_WEBHOOK_CONFIGURATION"], INJECTOR);
+
+    // Each right names its object, and there is none without a use.
+    let role = of_kind(&objects, "Role");
+    let secret = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [env["CERTIFICATE_SECRET"].trim_start_matches("default/")], "verbs": ["get", "watch", "update"]}]);
+    assert_eq!(role["rules"], secret);
+    let of_webhooks = |kind: &str| json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": [kind], "resourceNames": [INJECTOR], "verbs": ["get", "watch", "patch"]});
+    let role = |objects: &[serde_json::Value]| {
+        let is_wanted = |object: &&serde_json::Value| {
+            object["kind"] == "ClusterRole" && text(object, "/metadata/name").ends_with("-ca-bundle")
+        };
+        objects.iter().find(is_wanted).map(|role| role["rules"].clone())
+    };
+    let both =
+        json!([of_webhooks("mutatingwebhookconfigurations"), of_webhooks("validatingwebhookconfigurations")]);
+    assert_eq!(role(&objects), Some(both));
+    let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.validation.enabled=false"]);
+    assert_eq!(role(&objects), Some(json!([of_webhooks("mutatingwebhookconfigurations")])));
+    for mode in [HELM_MODE, "--set=certificates.mode=certManager"] {
+        let objects = render(INJECTOR, INJECTOR, &[mode]);
+        assert_eq!(role(&objects), None);
+        assert!(objects.iter().all(|object| object["kind"] != "Role"));
+    }
+}
+
+#[test]
+fn cert_manager_makes_the_certificate_and_injects_its_ca() {
+    let objects = render(INJECTOR, INJECTOR, &["--set=certificates.mode=certManager"]);
+    let of_name = |kind: &str, name: &str| {
+        let is_wanted =
+            |object: &&serde_json::Value| object["kind"] == kind && text(object, "/metadata/name") == name;
+        objects.iter().find(is_wanted).unwrap_or_else(|| panic!("no {kind} {name}"))
+    };
+    let leaf = &of_name("Certificate", INJECTOR)["spec"];
+    assert_eq!(leaf["dnsNames"], json!([DNS_NAME]));
+    assert_eq!(leaf["issuerRef"], json!({"group": "cert-manager.io", "kind": "Issuer", "name": INJECTOR}));
+    let authority = &of_name("Certificate", "kubernetes-sidecar-injector-ca")["spec"];
+    assert_eq!(authority["isCA"], true);
+    assert_eq!(of_name("Issuer", INJECTOR)["spec"]["ca"]["secretName"], authority["secretName"]);
+    let signer = text(authority, "/issuerRef/name");
+    assert_eq!(of_name("Issuer", signer)["spec"], json!({"selfSigned": {}}));
+
+    let volume = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"][0]["secret"];
+    assert_eq!(volume["secretName"], leaf["secretName"]);
+    assert_eq!(
+        volume["items"],
+        json!([{"key": "tls.crt", "path": "tls-cert-file"}, {"key": "tls.key", "path": "tls-private-key-file"}])
+    );
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        let annotations = &of_kind(&objects, kind)["metadata"]["annotations"];
+        assert_eq!(annotations["cert-manager.io/inject-ca-from"], "default/kubernetes-sidecar-injector");
+    }
+    for webhook in all_webhooks(&objects) {
+        assert!(webhook["clientConfig"].get("caBundle").is_none());
+    }
+
+    let issuer = [
+        "--set=certificates.mode=certManager",
+        "--set=certificates.certManager.issuerRef.name=corporate",
+        "--set=certificates.certManager.issuerRef.kind=ClusterIssuer",
+    ];
+    let objects = render(INJECTOR, INJECTOR, &issuer);
+    assert!(objects.iter().all(|object| object["kind"] != "Issuer"));
+    let leaf = &of_kind(&objects, "Certificate")["spec"];
+    assert_eq!(
+        leaf["issuerRef"],
+        json!({"group": "cert-manager.io", "kind": "ClusterIssuer", "name": "corporate"})
+    );
 }

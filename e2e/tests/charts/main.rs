@@ -7,5 +7,8 @@
 mod article;
 mod certificates;
 mod definitions;
+mod profiles;
 mod render;
+mod subchart;
 mod values;
+mod workload;

@@ -11,6 +11,7 @@ use sidecar_testkit::{Program, Programs, repository_root};
 pub(crate) const INJECTOR: &str = "kubernetes-sidecar-injector";
 pub(crate) const HTTPBIN: &str = "httpbin";
 pub(crate) const DNS_NAME: &str = "kubernetes-sidecar-injector.default.svc";
+pub(crate) const HELM_MODE: &str = "--set=certificates.mode=helm";
 pub(crate) const PROVIDED: [&str; 4] = [
     "--set=certificates.mode=provided",
     "--set=certificates.provided.secretName=certs",
@@ -97,12 +98,6 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 pub(crate) fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-pub(crate) fn without(object: &Value, key: &str) -> Value {
-    let mut object = object.clone();
-    object.as_object_mut().unwrap().remove(key);
-    object
 }
 
 /// Whether all labels of `selector` are among `labels`.

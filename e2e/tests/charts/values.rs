@@ -16,13 +16,17 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 23] = [
+    let rows: [(&str, &[&str], &str); 39] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
         (INJECTOR, &["webhook.failurePolicy=Maybe"], "value must be one of 'Ignore', 'Fail'"),
         (INJECTOR, &["webhook.timeoutSeconds=31"], "at '/webhook/timeoutSeconds'"),
-        (INJECTOR, &["certificates.mode=selfmade"], "value must be one of 'helm', 'provided'"),
+        (
+            INJECTOR,
+            &["certificates.mode=selfmade"],
+            "value must be one of 'selfManaged', 'certManager', 'provided', 'helm'",
+        ),
         (INJECTOR, &["image.digest=sha256:1"], "at '/image/digest'"),
         (INJECTOR, &["definitionResources=null"], "missing property 'definitionResources'"),
         (INJECTOR, &["webhook.failurePolicy=null"], "at '/webhook': missing property 'failurePolicy'"),
@@ -50,7 +54,14 @@ fn what_cannot_work_is_refused_with_a_sentence() {
             "changing the mode deletes it",
         ),
         (INJECTOR, &["certificates.provided.secretName=a"], "set certificates.mode to \"provided\""),
-        (INJECTOR, &["certificates.helm.ca.certificate=x"], "set both or neither"),
+        (INJECTOR, &["certificates.helm.ca.certificate=x"], "set certificates.mode to \"helm\""),
+        (INJECTOR, &["certificates.mode=helm", "certificates.helm.ca.certificate=x"], "set both or neither"),
+        (
+            INJECTOR,
+            &["certificates.certManager.issuerRef.name=x"],
+            "set certificates.mode to \"certManager\"",
+        ),
+        (INJECTOR, &["serviceAccount.create=false"], "Name an account"),
         (INJECTOR, &["podLabels.sidecar\\.me/inject=yes"], "podLabels must not have sidecar.me/inject"),
         (INJECTOR, &["commonLabels.sidecar\\.me/inject=yes"], "commonLabels must not have sidecar.me/inject"),
         (
@@ -60,6 +71,27 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         ),
         (INJECTOR, &["extraEnv[0].name=HTTPS_PORT"], "extraEnv must not have HTTPS_PORT"),
         (INJECTOR, &["podDisruptionBudget.minAvailable=2"], "must be smaller than replicas (2)"),
+        (INJECTOR, &["podDisruptionBudget.minAvailable=100%"], "must be smaller than replicas (2)"),
+        (
+            INJECTOR,
+            &["autoscaling.enabled=true", "podDisruptionBudget.minAvailable=2"],
+            "must be smaller than autoscaling.minReplicas (2)",
+        ),
+        (INJECTOR, &["podDisruptionBudget.maxUnavailable=0"], "at '/podDisruptionBudget/maxUnavailable'"),
+        (
+            INJECTOR,
+            &["autoscaling.enabled=true", "autoscaling.minReplicas=9"],
+            "must not be more than autoscaling.maxReplicas (6)",
+        ),
+        (INJECTOR, &["updateStrategy.type=Recreate"], "set updateStrategy.rollingUpdate to null"),
+        (INJECTOR, &["hostNetwork=true", "containerPort=10250"], "take another, 10260 for example"),
+        (INJECTOR, &["hostNetwork=true", "networkPolicy.enabled=true"], "do not hold for pods in the node's"),
+        (INJECTOR, &["hostNetwork=true", "hostUsers=false"], "a user namespace of their own"),
+        (INJECTOR, &["webhook.url=https://10.0.0.1:8443"], "the chart's own certificate is for names only"),
+        (INJECTOR, &["webhook.url=http://a.example.com"], "at '/webhook/url'"),
+        (INJECTOR, &["extraVolumes[0].name=certs"], "the chart has a volume of this name"),
+        (INJECTOR, &["demo.enabled=true", "definitions.curl=null"], "no sidecar for the demo's pod"),
+        (INJECTOR, &["demo.enabled=true", "demo.namespace=default"], "the namespace of the injector"),
     ];
     for (chart, values, message) in rows {
         let arguments: Vec<String> = values.iter().map(|value| format!("--set={value}")).collect();
@@ -228,9 +260,8 @@ fn pods_meet_pod_security_restricted() {
         &of_kind(&injector, "Pod")["spec"],
         &of_kind(&httpbin, "Pod")["spec"],
     ] {
-        // Only the injector asks the API server anything.
-        let is_injector =
-            pod["serviceAccountName"] == INJECTOR && pod.get("topologySpreadConstraints").is_some();
+        // Only the injector asks the API server anything, and the test that reads its caBundle.
+        let is_injector = pod["serviceAccountName"] == INJECTOR;
         assert_eq!(pod["automountServiceAccountToken"], is_injector);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -252,7 +283,7 @@ fn pods_meet_pod_security_restricted() {
 fn names_fit_whatever_the_release_is_called() {
     let longest = "r".repeat(53);
     for release in ["a", INJECTOR, &longest, "my-kubernetes-sidecar-injector"] {
-        let objects = render(INJECTOR, release, &[]);
+        let objects = render(INJECTOR, release, &[HELM_MODE]);
         let service = text(of_kind(&objects, "Service"), "/metadata/name");
         assert!(service.len() <= 63 && !service.ends_with('-'), "{service}");
         for webhook in webhooks(&objects) {

@@ -99,7 +99,7 @@ pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) 
     called
 }
 
-/// Two plain upgrades keep everything; a rotation exchanges CA and certificate and rolls all pods.
+/// Two plain upgrades keep everything; a third one rolls all pods, and so does a restart.
 pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
     at: &Installation,
 ) -> Result<()> {
@@ -122,8 +122,8 @@ pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
         at.shell(upgrade).await?;
         ensure!(bundle().await? == before, "an upgrade changed the CA");
     }
-    at.shell(&format!("{upgrade} --set certificates.helm.rotate=once --set shutdownDelaySeconds=3")).await?;
-    ensure!(bundle().await? != before);
+    at.shell(&format!("{upgrade} --set shutdownDelaySeconds=3")).await?;
+    ensure!(bundle().await? == before, "new pods share the certificates of the old ones");
     at.kubectl(&[
         "rollout",
         "status",
@@ -146,83 +146,7 @@ pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
     // The old pods are still leaving.
     at.pods("default", "app.kubernetes.io/name=kubernetes-sidecar-injector", 2).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    creation.finish("upgrades, a rotation and a restart").await
-}
-
-/// The Secret's files change under the running processes, three times, by the kubelet's symlink swap.
-pub(crate) async fn certificate_files_are_replaced_without_one_failed_call(at: &Installation) -> Result<()> {
-    let namespace = required_namespace(at, "reload").await?;
-    let secret = at.get(&["secret", "kubernetes-sidecar-injector", "-n", "default"]).await?;
-    let authority = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::new(Vec::new())?;
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_certificate = params.self_signed(&authority)?;
-    let issuer = rcgen::Issuer::new(params, authority);
-    let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
-    // Trust both authorities first: that is the order in which nothing breaks.
-    let old = at
-        .kubectl(&[
-            "get",
-            "mutatingwebhookconfiguration",
-            "kubernetes-sidecar-injector",
-            "-o",
-            "jsonpath={.webhooks[0].clientConfig.caBundle}",
-        ])
-        .await?;
-    let old = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, old)?;
-    let both = format!("{}\n{}", String::from_utf8(old)?, authority_certificate.pem());
-    // Another bundle, if only by an empty line, makes the API server shake hands anew without cutting a call short.
-    let trust = async |round: usize| {
-        let bundle = encode(&format!("{both}{}", "\n".repeat(round)));
-        let operation = |n| json!({"op": "replace", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle});
-        let patch = json!([operation(0), operation(1)]).to_string();
-        let arguments = [
-            "patch",
-            "mutatingwebhookconfiguration",
-            "kubernetes-sidecar-injector",
-            "--type=json",
-            "-p",
-            &patch,
-        ];
-        at.kubectl(&arguments).await.map(drop)
-    };
-    trust(0).await?;
-
-    let creation = Creation::start(at, namespace.name())?;
-    for round in 1..=3 {
-        let key = rcgen::KeyPair::generate()?;
-        let name = "kubernetes-sidecar-injector.default.svc".to_owned();
-        let leaf = rcgen::CertificateParams::new(vec![name])?.signed_by(&key, &issuer)?;
-        let data = json!({"data": {"tls-cert-file": encode(&leaf.pem()), "tls-private-key-file": encode(&key.serialize_pem())}});
-        at.kubectl(&[
-            "patch",
-            "secret",
-            "kubernetes-sidecar-injector",
-            "-n",
-            "default",
-            "-p",
-            &data.to_string(),
-        ])
-        .await?;
-        wait_for("reloads of the certificate", async || {
-            let processes = at.cluster.fake_node()?.running();
-            let reloaded = |log: &std::path::Path| {
-                std::fs::read_to_string(log).unwrap_or_default().matches("certificate_reloaded").count()
-                    >= round
-            };
-            Ok(processes.len() == 2 && processes.iter().all(|process| reloaded(&process.log)))
-        })
-        .await?;
-        let connections = at.cluster.egress()?.opened_connections();
-        trust(round).await?;
-        wait_for("new connections", async || Ok(at.cluster.egress()?.opened_connections() > connections))
-            .await?;
-    }
-    let finished = creation.finish("three exchanged certificates").await;
-    let data = json!({"data": secret["data"]});
-    at.kubectl(&["patch", "secret", "kubernetes-sidecar-injector", "-n", "default", "-p", &data.to_string()])
-        .await?;
-    finished
+    creation.finish("upgrades and a restart").await
 }
 
 pub(crate) async fn without_injectors_pods_start_or_are_refused_as_their_namespace_says(

@@ -62,8 +62,6 @@ const ENTRIES: &[Entry] = &entries![
     faults::a_webhook_by_url_is_spoken_to_over_http2,
     #[processes]
     faults::pods_are_created_all_the_time_while_the_chart_is_upgraded,
-    #[processes]
-    faults::certificate_files_are_replaced_without_one_failed_call,
     faults::without_injectors_pods_start_or_are_refused_as_their_namespace_says,
 ];
 

@@ -1,4 +1,7 @@
-//! What is made from the charts: the plain manifest, and the tables of values in their READMEs.
+//! What is made from the charts: the plain manifest, the schemas of their values, and the tables of values in their READMEs.
+
+mod schema;
+mod values;
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,7 +17,10 @@ const AFTER_TABLE: &str = "<!-- /values -->\n";
 pub(super) fn files(root: &Path) -> Result<Vec<File>> {
     let mut files = vec![plain_manifest(root)?];
     for chart in CHARTS {
-        files.push(readme(root, chart)?);
+        let folder = root.join("charts").join(chart);
+        let values = fs::read_to_string(folder.join("values.yaml"))?;
+        files.push((folder.join("values.schema.json"), schema::text(chart, &values)?));
+        files.push(readme(&folder, &values)?);
     }
     Ok(files)
 }
@@ -34,6 +40,8 @@ fn plain_manifest(root: &Path) -> Result<File> {
             "kubernetes-sidecar-injector",
             "charts/kubernetes-sidecar-injector",
             "--skip-tests",
+            // The schema of the values that there were; the one of those that there are is made here, too.
+            "--skip-schema-validation",
         ])
         .args(["--namespace", "default"])
         // In a file of their own: deleting this one must not delete all definitions.
@@ -61,11 +69,9 @@ fn plain_manifest(root: &Path) -> Result<File> {
 }
 
 /// The README with its table of values made anew.
-fn readme(root: &Path, chart: &str) -> Result<File> {
-    let folder = root.join("charts").join(chart);
+fn readme(folder: &Path, values: &str) -> Result<File> {
     let path = folder.join("README.md");
     let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let values = fs::read_to_string(folder.join("values.yaml"))?;
     let parts = old.split_once(BEFORE_TABLE).and_then(|(before, rest)| {
         let (_, after) = rest.split_once(AFTER_TABLE)?;
         Some((before, after))
@@ -73,40 +79,20 @@ fn readme(root: &Path, chart: &str) -> Result<File> {
     let Some((before, after)) = parts else {
         bail!("{} has lost the two comments around its table of values", path.display());
     };
-    Ok((path, format!("{before}{BEFORE_TABLE}{}{AFTER_TABLE}{after}", value_table(&values))))
+    Ok((path, format!("{before}{BEFORE_TABLE}{}{AFTER_TABLE}{after}", value_table(values))))
 }
 
-/// One row for each key that has a `# --` comment. Reads the plain block style that the charts' values.yaml are written in.
+/// One row for each value that says what it is for.
 fn value_table(values: &str) -> String {
     let mut table = String::from("| Value | Default | Meaning |\n| --- | --- | --- |\n");
-    let mut parents: Vec<(usize, &str)> = Vec::new();
-    let mut meaning: Option<String> = None;
-    for line in values.lines() {
-        let word = line.trim_start();
-        let indent = line.len() - word.len();
-        if let Some(start) = word.strip_prefix("# -- ") {
-            meaning = Some(start.to_owned());
-        } else if let Some(more) = word.strip_prefix("# ") {
-            if let Some(text) = &mut meaning {
-                text.push(' ');
-                text.push_str(more);
-            }
-        } else if let Some((key, value)) = word.split_once(':') {
-            while parents.last().is_some_and(|(depth, _)| *depth >= indent) {
-                parents.pop();
-            }
-            parents.push((indent, key));
-            if let Some(meaning) = meaning.take() {
-                let names: Vec<&str> = parents.iter().map(|(_, name)| *name).collect();
-                let default = match value.trim() {
-                    "" => "see [values.yaml](values.yaml)".to_owned(),
-                    value => format!("`{value}`"),
-                };
-                let row =
-                    format!("| `{}` | {default} | {} |\n", names.join("."), meaning.replace('|', "\\|"));
-                table.push_str(&row);
-            }
-        }
+    for entry in values::entries(values) {
+        let Some(meaning) = entry.meaning else { continue };
+        let default = match entry.default {
+            "" => "see [values.yaml](values.yaml)".to_owned(),
+            value => format!("`{value}`"),
+        };
+        let row = format!("| `{}` | {default} | {} |\n", entry.name, meaning.replace('|', "\\|"));
+        table.push_str(&row);
     }
     table
 }

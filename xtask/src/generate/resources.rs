@@ -66,10 +66,10 @@ pub(super) fn files(root: &Path) -> Result<Vec<File>> {
         );
         let _ = write!(plain, "---\n{head}spec:\n{indented}");
         let template = format!(
-            "{{{{- if .Values.crds.install }}}}\n{HEAD}{head}  labels:\n    \
-             {{{{- include \"kubernetes-sidecar-injector.labels\" . | nindent 4 }}}}\n  \
-             {{{{- if .Values.crds.keep }}}}\n  annotations:\n    \
-             # Helm would delete every definition with it.\n    helm.sh/resource-policy: keep\n  {{{{- end }}}}\n\
+            "{{{{- if .Values.crds.install }}}}\n{HEAD}{head}  \
+             # Helm would delete every definition with it.\n  \
+             {{{{- $keep := ternary (dict \"helm.sh/resource-policy\" \"keep\") dict .Values.crds.keep }}}}\n  \
+             {{{{- include \"kubernetes-sidecar-injector.metadata\" (dict \"root\" . \"annotations\" $keep) | nindent 2 }}}}\n\
              spec:\n{indented}{{{{- end }}}}\n"
         );
         let folder = root.join("charts/kubernetes-sidecar-injector/templates/crds");

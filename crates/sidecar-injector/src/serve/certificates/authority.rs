@@ -1,6 +1,7 @@
 //! A certificate authority and the serving certificate that it signs: made, read back from PEM, looked at.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -52,7 +53,7 @@ pub(crate) struct Details {
     pub(crate) der: CertificateDer<'static>,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
-    /// The DNS names that it is for.
+    /// The DNS names and IP addresses that it is for.
     pub(crate) names: BTreeSet<String>,
 }
 
@@ -69,6 +70,10 @@ impl Details {
         let names = names.iter().flat_map(|names| &names.value.general_names);
         let names = names.filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match **bytes {
+                [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_string()),
+            },
             _ => None,
         });
         let names = names.collect();
