@@ -27,6 +27,7 @@ use crate::{
     ports::LoopbackBlock,
     programs::{Program, Programs},
     state::StateFolder,
+    uplink::Uplink,
 };
 
 /// How much of Kubernetes there is.
@@ -81,6 +82,7 @@ pub struct Cluster {
 pub(crate) struct Parts {
     control_plane: ControlPlane,
     egress: Option<Egress>,
+    uplink: Option<Uplink>,
     fake_node: Option<FakeNode>,
     node: Option<RealNode>,
     background: Arc<Background>,
@@ -327,6 +329,11 @@ impl Cluster {
         self.parts()?.egress.as_ref().context("this tier has no egress proxy")
     }
 
+    /// The way from processes on the fake node to the API server. Tier `Charts` only.
+    pub fn uplink(&self) -> Result<&Uplink> {
+        self.parts()?.uplink.as_ref().context("this tier has no processes on a fake node")
+    }
+
     /// Gives the real node more images.
     pub async fn import_image(&self, archive: &Path) -> Result<()> {
         self.parts()?.node.as_ref().context("this tier has no real node")?.import_image(archive).await
@@ -346,6 +353,18 @@ impl Cluster {
     /// Starts it again and waits until it is ready.
     pub async fn start_api_server(&self) -> Result<()> {
         self.parts()?.control_plane.start_api_server().await
+    }
+
+    /// Stops etcd from answering, as a hung disk would, until [`Cluster::resume_etcd`].
+    pub fn suspend_etcd(&self) -> Result<()> {
+        self.parts()?.control_plane.suspend_etcd();
+        Ok(())
+    }
+
+    /// Ends a suspension.
+    pub fn resume_etcd(&self) -> Result<()> {
+        self.parts()?.control_plane.resume_etcd();
+        Ok(())
     }
 
     /// Stops a cluster of ours and removes everything of it. An external cluster loses the temporary namespaces.
@@ -443,11 +462,14 @@ async fn build(
         api_server_flags: options.api_server_flags,
     };
     let control_plane = ControlPlane::start(Arc::clone(&state), &programs, settings).await?;
+    let mut uplink = None;
     let fake_node = match (tier, block) {
         (Tier::Charts, Some(block)) => {
+            let api_server = (control_plane.api_address(), control_plane.api_port());
+            let uplink = uplink.insert(Uplink::start(api_server.into()).await?);
             let settings = FakeNodeSettings {
                 client: control_plane::client(&control_plane.kubeconfig()).await?,
-                api_server: (control_plane.api_address(), control_plane.api_port()),
+                api_server: uplink.address(),
                 authority: control_plane.keys().path("ca.crt"),
                 state_folder: state.path().to_path_buf(),
                 block,
@@ -463,7 +485,7 @@ async fn build(
         }
         None => None,
     };
-    Ok(Parts { control_plane, egress, fake_node, node, background })
+    Ok(Parts { control_plane, egress, uplink, fake_node, node, background })
 }
 
 fn link_folder(state: &Path, version: HelmVersion) -> PathBuf {

@@ -4,10 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,12 +82,13 @@ pub struct FakeNode {
 /// What all pods of the node need.
 struct Shared {
     client: Client,
-    /// Address and port of the API server, as processes of this machine reach it.
-    api_server: (Ipv4Addr, u16),
+    /// Where processes of this machine reach the API server.
+    api_server: SocketAddr,
     authority: PathBuf,
     state_folder: PathBuf,
     block: Arc<LoopbackBlock>,
     injector: Option<PathBuf>,
+    disk_full: AtomicBool,
     addresses: Mutex<BTreeSet<u16>>,
     /// Pods by UID, so that Services can be turned into processes.
     running: Mutex<BTreeMap<(String, String, String), RunningContainer>>,
@@ -93,7 +97,7 @@ struct Shared {
 /// What a fake node is made of.
 pub(crate) struct FakeNodeSettings {
     pub(crate) client: Client,
-    pub(crate) api_server: (Ipv4Addr, u16),
+    pub(crate) api_server: SocketAddr,
     pub(crate) authority: PathBuf,
     pub(crate) state_folder: PathBuf,
     pub(crate) block: Arc<LoopbackBlock>,
@@ -123,6 +127,7 @@ impl FakeNode {
             state_folder,
             block,
             injector,
+            disk_full: AtomicBool::new(false),
             addresses: Mutex::default(),
             running: Mutex::default(),
         });
@@ -158,6 +163,12 @@ impl FakeNode {
     /// Ends a suspension.
     pub fn resume(&self, namespace: &str, pod: &str) -> Result<()> {
         self.signal(namespace, pod, Signal::CONT)
+    }
+
+    /// Says whether there is room on the disk for processes that start from now on. On a full one each write to their output
+    /// fails, and the first byte that they write to any file ends them.
+    pub fn set_disk_full(&self, full: bool) {
+        self.shared.disk_full.store(full, Ordering::Relaxed);
     }
 
     fn signal(&self, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
@@ -218,6 +229,12 @@ async fn register(client: &Client) -> Result<()> {
     });
     let node = serde_json::from_value(json!({"metadata": {"name": FAKE_NODE, "labels": labels}}))?;
     nodes.create(&PostParams::default(), &node).await?;
+    report(client).await
+}
+
+/// Says how the node is, as the kubelet does now and then: the controllers write another status when they have not heard of it.
+async fn report(client: &Client) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
     let now = timestamp();
     let condition = |kind: &str, status: &str, reason: &str| {
         json!({"type": kind, "status": status, "reason": reason, "message": "", "lastHeartbeatTime": now,
@@ -245,7 +262,7 @@ fn architecture() -> &'static str {
 
 /// Renews the node's lease; without it the controllers would take the node, and its pods, for lost.
 async fn heartbeat(client: Client) {
-    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     loop {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": FAKE_NODE},
@@ -254,7 +271,8 @@ async fn heartbeat(client: Client) {
         });
         let parameters = PatchParams::apply("fake-node").force();
         // The API server may be down on purpose, and its namespace a moment late; the next beat comes soon.
-        let renewed = leases.patch(FAKE_NODE, &parameters, &Patch::Apply(lease)).await.is_ok();
+        let renewed = leases.patch(FAKE_NODE, &parameters, &Patch::Apply(lease)).await.is_ok()
+            && report(&client).await.is_ok();
         tokio::time::sleep(if renewed { Duration::from_secs(5) } else { Duration::from_millis(500) }).await;
     }
 }

@@ -18,6 +18,7 @@ mod process;
 mod programs;
 mod scheduler;
 mod state;
+mod uplink;
 
 pub use by_url::WebhookByUrl;
 pub use cluster::{Cluster, Options, Tier};
@@ -27,3 +28,4 @@ pub use fake_node::{FAKE_NODE, FakeNode, RunningContainer};
 pub use namespace::TemporaryNamespace;
 pub use node::why_not_possible;
 pub use programs::{Program, Programs, repository_root};
+pub use uplink::Uplink;

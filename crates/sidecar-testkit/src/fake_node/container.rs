@@ -4,7 +4,7 @@ use std::{
     net::Ipv4Addr,
     path::PathBuf,
     process::ExitStatus,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,9 @@ use super::{
 };
 use crate::process::{Launch, Process};
 
-/// The kubelet waits from 10 s to 5 min between restarts; tests have less patience.
+/// The kubelet looks for containers that have ended once a second. Until then a pod counts as ready.
+const NOTICE: Duration = Duration::from_secs(1);
+/// The kubelet starts a container again at once, then waits from 10 s to 5 min between restarts; tests have less patience.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
 /// A container that ran this long starts with a fresh back-off.
@@ -211,7 +213,7 @@ impl Drop for Registration {
 
 impl Runner {
     async fn run(mut self) {
-        let mut back_off = FIRST_BACK_OFF;
+        let mut back_off = Duration::ZERO;
         loop {
             let begun = Instant::now();
             let restart = match self.start().await {
@@ -233,7 +235,7 @@ impl Runner {
                 return;
             }
             if begun.elapsed() > STEADY {
-                back_off = FIRST_BACK_OFF;
+                back_off = Duration::ZERO;
             }
             let stopped = tokio::select! {
                 () = tokio::time::sleep(back_off) => false,
@@ -242,7 +244,7 @@ impl Runner {
             if stopped {
                 return;
             }
-            back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+            back_off = (back_off * 2).clamp(FIRST_BACK_OFF, LONGEST_BACK_OFF);
         }
     }
 
@@ -264,6 +266,11 @@ impl Runner {
         let name = format!("{}/{}", pod.name_any(), self.spec.name);
         let mut launch = Launch::new(&name, &invocation.program, log.clone());
         launch.arguments = invocation.arguments;
+        if shared.disk_full.load(Ordering::Relaxed) {
+            let program = std::mem::replace(&mut launch.program, "/bin/sh".into());
+            let line = "ulimit -f 0; exec \"$0\" \"$@\" > /dev/full 2>&1";
+            launch.arguments.splice(0..0, ["-c".into(), line.into(), program.into_os_string()]);
+        }
         launch.environment = invocation.environment;
         launch.only_environment = true;
         launch.working_folder = Some(surroundings.folder.clone());
@@ -314,6 +321,9 @@ impl Runner {
             started: since,
             finished: timestamp(),
         };
+        if !stopped {
+            tokio::time::sleep(NOTICE).await;
+        }
         let restart = !stopped && self.policy.restarts_after(status.success());
         self.update(|state| {
             state.started = false;

@@ -112,11 +112,10 @@ pub(super) async fn invocation(
 }
 
 fn write_kubeconfig(shared: &Shared, account: &Path, path: &Path) -> Result<()> {
-    let (address, port) = shared.api_server;
     let document = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "pod",
         "clusters": [{"name": "pod", "cluster": {
-            "server": format!("https://{address}:{port}"), "certificate-authority": shared.authority}}],
+            "server": format!("https://{}", shared.api_server), "certificate-authority": shared.authority}}],
         "users": [{"name": "pod", "user": {"tokenFile": account.join("token")}}],
         "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
     });
@@ -217,10 +216,9 @@ pub(super) fn field(pod: &Pod, address: Option<Ipv4Addr>, path: &str) -> Result<
 /// IP here, so each names the process behind the Service instead, if it has one.
 async fn service_variables(shared: &Shared, pod: &Pod) -> Result<HashMap<String, String>> {
     let mut variables = HashMap::new();
-    let (address, port) = shared.api_server;
-    variables.insert("KUBERNETES_SERVICE_HOST".to_owned(), address.to_string());
+    variables.insert("KUBERNETES_SERVICE_HOST".to_owned(), shared.api_server.ip().to_string());
     for name in ["KUBERNETES_SERVICE_PORT", "KUBERNETES_SERVICE_PORT_HTTPS"] {
-        variables.insert(name.to_owned(), port.to_string());
+        variables.insert(name.to_owned(), shared.api_server.port().to_string());
     }
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) == Some(false) {
         return Ok(variables);

@@ -280,7 +280,9 @@ impl Worker {
         if self.problem.is_some() {
             patch["status"]["phase"] = "Pending".into();
         }
-        if self.published.as_ref() != Some(&patch) {
+        // The controllers take a node's pods for not ready when they have not heard of it; the kubelet puts that right.
+        let is_contradicted = is_ready(&pod).is_some_and(|ready| ready != says_ready(&patch));
+        if self.published.as_ref() != Some(&patch) || is_contradicted {
             let api: Api<Pod> =
                 Api::namespaced(self.shared.client.clone(), &pod.namespace().unwrap_or_default());
             let written =
@@ -315,6 +317,17 @@ impl Worker {
             }
         }
     }
+}
+
+/// The condition that endpoints go by, where there is one.
+fn is_ready(pod: &Pod) -> Option<bool> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status == "True")
+}
+
+fn says_ready(patch: &Value) -> bool {
+    let conditions = patch["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 fn is_process(container: &Container) -> bool {
