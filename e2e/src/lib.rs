@@ -1,5 +1,8 @@
 //! What the tests against a real Kubernetes share: the injector installed on a cluster, and pods to try it with.
 
+pub mod load;
+pub mod trials;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -32,6 +32,8 @@ enum Step {
     Charts,
     /// The chart as rendered on a throwaway Kubernetes (or on the cluster of KUBECONFIG)
     Cluster,
+    /// What is done to the injector and to the cluster while pods are being created all the time, counted
+    Faults,
     /// The article word for word on a real node (root)
     Node,
 }
@@ -112,6 +114,13 @@ impl Step {
                         "--test",
                         "testbed",
                     ],
+                    &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
+                )?;
+            }
+            Step::Faults => {
+                let binary = image::build_binary()?;
+                cargo_with(
+                    &["test", "--locked", "--package", "e2e", "--test", "faults"],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
                 )?;
             }

@@ -9,38 +9,12 @@ mod faults;
 mod neighbours;
 mod workloads;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::Result;
-use e2e::Installation;
-use libtest_mimic::{Arguments, Failed, Trial};
-use tokio::runtime::Runtime;
-
-type Body = for<'a> fn(&'a Installation) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
-
-/// A trial, and whether it looks into processes that only a cluster of ours has.
-struct Entry {
-    name: &'static str,
-    needs_processes: bool,
-    body: Body,
-}
-
-macro_rules! entries {
-    (@ processes) => { true };
-    ($($(#[$mark:ident])? $module:ident::$name:ident),* $(,)?) => {
-        [$(Entry {
-            name: concat!(stringify!($module), "::", stringify!($name)),
-            needs_processes: false $(|| entries!(@ $mark))?,
-            body: |installation| Box::pin($module::$name(installation)),
-        }),*]
-    };
-}
+use e2e::trials::{self, Trial};
 
 /// In this order, one after the other: the faults at the end disturb everybody.
-const ENTRIES: &[Entry] = &entries![
+const TRIALS: &[Trial] = &e2e::trials![
     answers::pods_are_injected_or_not_as_they_ask,
     answers::dry_runs_and_server_side_apply_are_injected,
     answers::taken_names_are_warned_about,
@@ -66,44 +40,5 @@ const ENTRIES: &[Entry] = &entries![
 ];
 
 fn main() -> ExitCode {
-    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    if arguments.list {
-        libtest_mimic::run(
-            &arguments,
-            ENTRIES.iter().map(|entry| Trial::test(entry.name, || Ok(()))).collect(),
-        )
-        .exit_code()
-    } else {
-        match run(&arguments) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let runtime = Runtime::new()?;
-    let installation = Arc::new(runtime.block_on(Installation::start())?);
-    let trials = ENTRIES.iter().map(|entry| {
-        let (handle, installation, body) = (runtime.handle().clone(), installation.clone(), entry.body);
-        let left_out = entry.needs_processes && installation.cluster.is_external();
-        Trial::test(entry.name, move || {
-            handle.block_on(body(&installation)).map_err(|error| Failed::from(format!("{error:#}")))
-        })
-        .with_ignored_flag(left_out)
-    });
-    let conclusion = libtest_mimic::run(arguments, trials.collect());
-    let Some(installation) = Arc::into_inner(installation) else {
-        anyhow::bail!("a trial still uses the cluster");
-    };
-    runtime.block_on(async {
-        if installation.cluster.is_external() {
-            installation.shell("helm uninstall kubernetes-sidecar-injector --namespace default").await?;
-        }
-        installation.cluster.stop().await
-    })?;
-    Ok(conclusion.exit_code())
+    trials::run(TRIALS)
 }

@@ -1,0 +1,284 @@
+//! Pods that are created all the time through the API server, and what became of each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::json;
+use sidecar_testkit::TemporaryNamespace;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::{Installation, container_names, labelled_pod, wait_for};
+
+/// One after this time and another after this time again, whatever became of those before: 40 in a second.
+const PACE: Duration = Duration::from_millis(25);
+/// They are deleted this often, so that etcd stays small.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Longer than the API server takes to give up.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What every pod of a load has, and nobody else.
+const LABEL: &str = "load";
+
+/// What became of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// It has its sidecar.
+    Injected,
+    /// It was created without.
+    Missed,
+    /// It was not created, for a reason that has to do with webhooks or with the pod.
+    Refused(String),
+    /// It was not created: there was no API server, or one that had trouble of its own.
+    Unavailable(String),
+}
+
+impl Outcome {
+    fn of(answer: Result<kube::Result<Pod>, tokio::time::error::Elapsed>) -> Self {
+        let Ok(answer) = answer else { return Outcome::Unavailable("no answer".to_owned()) };
+        match answer {
+            Ok(pod) => {
+                let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+                let is_injected = containers.into_iter().any(|container| container.name == "curl");
+                if is_injected { Outcome::Injected } else { Outcome::Missed }
+            }
+            Err(kube::Error::Api(status)) => {
+                // A 403 that comes from admission before it has read its configuration.
+                let is_starting = status.message.contains("not yet ready to handle request");
+                let is_own = matches!(status.code, 429 | 500..) && !status.message.contains("webhook");
+                if is_own || is_starting {
+                    Outcome::Unavailable(status.message)
+                } else {
+                    Outcome::Refused(status.message)
+                }
+            }
+            Err(error) => Outcome::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// One pod's creation.
+#[derive(Debug)]
+struct Attempt {
+    /// Whether its namespace rather refuses pods than starts them without their sidecar.
+    is_required: bool,
+    ended: Instant,
+    outcome: Outcome,
+}
+
+/// The namespaces that pods are created in, one that starts pods without their sidecar and one that refuses them.
+struct Places {
+    open: TemporaryNamespace,
+    required: TemporaryNamespace,
+}
+
+impl Places {
+    async fn prepare(at: &Installation) -> Result<Self> {
+        let open = at.cluster.temporary_namespace("open").await?;
+        let required = at.cluster.temporary_namespace("required").await?;
+        at.kubectl(&["label", "namespace", required.name(), "sidecar.me/required=true"]).await?;
+        for namespace in [&open, &required] {
+            wait_for("an injected pod", async || {
+                let arguments = ["-n", namespace.name(), "--dry-run=server"];
+                let output = at.try_create(&labelled_pod("probe"), &arguments).await?;
+                let pod = serde_json::from_str(&output.stdout).unwrap_or_default();
+                Ok(container_names(&pod) == "app curl")
+            })
+            .await?;
+        }
+        Ok(Self { open, required })
+    }
+}
+
+/// Creates pods by turns in the two namespaces.
+struct Creator {
+    open: Api<Pod>,
+    required: Api<Pod>,
+}
+
+impl Creator {
+    fn new(client: &Client, places: &Places) -> Self {
+        let pods = |namespace: &TemporaryNamespace| Api::namespaced(client.clone(), namespace.name());
+        Self { open: pods(&places.open), required: pods(&places.required) }
+    }
+
+    async fn create(&self, number: usize) -> Attempt {
+        let is_required = number % 2 == 1;
+        let pods = if is_required { &self.required } else { &self.open };
+        let mut pod = labelled_pod(&format!("load-{number}"));
+        pod["metadata"]["labels"]["app"] = json!(LABEL);
+        // It need not run: what is asked about is its creation.
+        pod["spec"]["schedulingGates"] = json!([{"name": "sidecar.me/load"}]);
+        let outcome = match serde_json::from_value(pod) {
+            Ok(pod) => {
+                Outcome::of(tokio::time::timeout(PATIENCE, pods.create(&PostParams::default(), &pod)).await)
+            }
+            Err(error) => Outcome::Refused(error.to_string()),
+        };
+        Attempt { is_required, ended: Instant::now(), outcome }
+    }
+
+    /// Deletes pods again and again. Never ends.
+    async fn sweep(&self) {
+        let ours = ListParams::default().labels(&format!("app={LABEL}"));
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            for pods in [&self.open, &self.required] {
+                // The API server may be down on purpose.
+                let how = DeleteParams::default();
+                let _ = tokio::time::timeout(SWEEP, pods.delete_collection(&how, &ours)).await;
+            }
+        }
+    }
+}
+
+/// Pods that are being created.
+pub struct Load {
+    places: Places,
+    stop: watch::Sender<bool>,
+    attempts: JoinHandle<Vec<Attempt>>,
+    sweeper: JoinHandle<()>,
+}
+
+impl Load {
+    /// Creates pods until [`Load::finish`], at an even pace that nothing slows down.
+    ///
+    /// # Errors
+    /// Pods are not injected to begin with.
+    pub async fn start(at: &Installation) -> Result<Self> {
+        let places = Places::prepare(at).await?;
+        let creator = Arc::new(Creator::new(&at.cluster.client()?, &places));
+        let sweeping = Arc::clone(&creator);
+        let sweeper = tokio::spawn(async move { sweeping.sweep().await });
+        let (stop, mut stopped) = watch::channel(false);
+        let attempts = tokio::spawn(async move {
+            let mut started = JoinSet::new();
+            // Ticks that came late are made up for.
+            let mut ticks = tokio::time::interval(PACE);
+            for number in 0.. {
+                tokio::select! {
+                    _ = ticks.tick() => {
+                        let creator = Arc::clone(&creator);
+                        started.spawn(async move { creator.create(number).await });
+                    }
+                    _ = stopped.changed() => break,
+                }
+            }
+            started.join_all().await
+        });
+        // Some pods before whatever comes.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(Self { places, stop, attempts, sweeper })
+    }
+
+    /// Creates so many pods, all at the same time.
+    ///
+    /// # Errors
+    /// Pods are not injected to begin with.
+    pub async fn burst(at: &Installation, name: &'static str, count: usize) -> Result<Report> {
+        let places = Places::prepare(at).await?;
+        let creator = Arc::new(Creator::new(&at.cluster.client()?, &places));
+        let mut started = JoinSet::new();
+        for number in 0..count {
+            let creator = Arc::clone(&creator);
+            started.spawn(async move { creator.create(number).await });
+        }
+        Ok(Report::new(name, started.join_all().await))
+    }
+
+    /// Stops, and waits until the last creation has been answered.
+    ///
+    /// # Errors
+    /// The load itself broke down.
+    pub async fn finish(self, name: &'static str) -> Result<Report> {
+        // And some after it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.stop.send_replace(true);
+        let attempts = self.attempts.await?;
+        self.sweeper.abort();
+        drop(self.places);
+        Ok(Report::new(name, attempts))
+    }
+}
+
+/// What became of all pods.
+#[derive(Debug, Clone)]
+pub struct Report {
+    name: &'static str,
+    /// Pods that were to be created.
+    pub attempts: usize,
+    /// Pods with their sidecar.
+    pub injected: usize,
+    /// Pods that were created without.
+    pub missed: usize,
+    /// Pods that were refused while there was an API server.
+    pub refused: usize,
+    /// Pods that were not created because the API server was not there.
+    pub unavailable: usize,
+    /// The longest time in which no pod got its sidecar, of both namespaces.
+    pub gap: Duration,
+    /// Why pods were not created, and how many each time.
+    pub messages: BTreeMap<String, usize>,
+}
+
+impl Report {
+    fn new(name: &'static str, attempts: Vec<Attempt>) -> Self {
+        let count = |wanted: fn(&Outcome) -> bool| attempts.iter().filter(|it| wanted(&it.outcome)).count();
+        let gap = |is_required: bool| {
+            let successes =
+                attempts.iter().filter(|it| it.is_required == is_required && it.outcome == Outcome::Injected);
+            let mut ends: Vec<_> = successes.map(|attempt| attempt.ended).collect();
+            ends.sort();
+            ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        };
+        let mut report = Report {
+            name,
+            attempts: attempts.len(),
+            injected: count(|outcome| *outcome == Outcome::Injected),
+            missed: count(|outcome| *outcome == Outcome::Missed),
+            refused: count(|outcome| matches!(outcome, Outcome::Refused(_))),
+            unavailable: count(|outcome| matches!(outcome, Outcome::Unavailable(_))),
+            gap: gap(false).max(gap(true)),
+            messages: BTreeMap::new(),
+        };
+        for attempt in attempts {
+            if let Outcome::Refused(message) | Outcome::Unavailable(message) = attempt.outcome {
+                *report.messages.entry(message).or_default() += 1;
+            }
+        }
+        report
+    }
+
+    /// Fails if the injector cost a single pod, or a single pod its sidecar.
+    ///
+    /// # Errors
+    /// With the numbers and the reasons.
+    pub fn expect_nothing_lost(&self) -> Result<()> {
+        if self.missed + self.refused > 0 || self.injected == 0 {
+            bail!("pods were lost\n{}\n{self}\n{:#?}", Self::HEAD, self.messages);
+        }
+        Ok(())
+    }
+
+    /// The head of the table that reports are rows of.
+    pub const HEAD: &str = "\
+| Fault | Pods | With sidecar | Without | Refused | API server unavailable | Longest gap |
+| --- | --- | --- | --- | --- | --- | --- |";
+}
+
+/// A row of a table in Markdown.
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { name, attempts, injected, missed, refused, unavailable, .. } = self;
+        let gap = self.gap.as_secs_f64();
+        write!(
+            formatter,
+            "| {name} | {attempts} | {injected} | {missed} | {refused} | {unavailable} | {gap:.1} s |"
+        )
+    }
+}
