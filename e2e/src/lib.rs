@@ -45,12 +45,18 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Starts a cluster (or takes the one of `KUBECONFIG`) and installs the injector's chart as it is.
+    /// Starts a cluster (or takes the one of `KUBECONFIG`) and installs the injector's chart as it is. The API server gets the flags
+    /// of `SIDECAR_API_SERVER_FLAGS` as well.
     ///
     /// # Errors
     /// The cluster does not start, or the injector does not become available.
     pub async fn start() -> Result<Self> {
-        let options = Options { injector: Some(injector_binary()?), ..Options::default() };
+        let flags = std::env::var("SIDECAR_API_SERVER_FLAGS").unwrap_or_default();
+        let options = Options {
+            injector: Some(injector_binary()?),
+            api_server_flags: flags.split_whitespace().map(str::to_owned).collect(),
+            ..Options::default()
+        };
         let cluster = Cluster::from_environment(Tier::Charts, options).await?;
         let installation = Installation { cluster };
         installation.shell(INSTALL_INJECTOR).await?;
