@@ -112,6 +112,8 @@ impl Step {
                         "--test",
                         "definitions",
                         "--test",
+                        "chart_releases",
+                        "--test",
                         "testbed",
                     ],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],

@@ -1,0 +1,248 @@
+//! The chart as releases that live, with pods that run: the demo, Argo CD's way of applying it again and again, and upgrades from the
+//! previous release and back while pods are created all the time.
+
+// A test may panic; clippy.toml says so for the test functions, this for their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{Installation, container_names, injector_binary, labelled_pod, wait_for};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+use sidecar_testkit::{Cluster, CommandOutput, HelmVersion, Options, Tier, repository_root};
+use tokio::task::JoinHandle;
+
+const RELEASE: &str = "kubernetes-sidecar-injector";
+const CHART: &str = "charts/kubernetes-sidecar-injector";
+/// The commit whose chart was the previous release. It is taken from the history, so that nothing has to be stored.
+const PREVIOUS: &str = "8ccb0ab";
+/// How `values-gitops.yaml` gets its certificate.
+const GITOPS_CERTIFICATES: &str = "provided";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_live_with_whoever_applies_them() {
+    // Never somebody else's: the kinds come and go.
+    let options = Options { injector: Some(injector_binary().unwrap()), ..Options::default() };
+    let at = Installation { cluster: Cluster::start(Tier::Charts, options).await.unwrap() };
+    for version in [HelmVersion::Four, HelmVersion::Three] {
+        the_demo_s_first_pod_has_its_sidecar(&at, version).await.unwrap();
+    }
+    a_gitops_tool_has_no_diff_and_no_conflict(&at).await.unwrap();
+    let previous = previous_chart().unwrap();
+    let previous = previous.path().join(CHART).display().to_string();
+    for change in &CHANGES {
+        let outcome = no_pod_is_lost_when_releases_change(&at, &previous, change).await;
+        outcome.with_context(|| change.name).unwrap();
+    }
+    at.cluster.stop().await.unwrap();
+}
+
+async fn helm(at: &Installation, version: HelmVersion, arguments: &[&str]) -> Result<String> {
+    at.cluster.helm(version, &[arguments, &["--namespace=default"]].concat()).await?.checked()
+}
+
+/// The kinds outlive a release, and belong to whoever made them.
+async fn remove(at: &Installation, version: HelmVersion) -> Result<()> {
+    helm(at, version, &["uninstall", RELEASE, "--wait"]).await?;
+    at.kubectl(&["delete", "-f", "deploy/crds.yaml"]).await?;
+    at.pods("default", &format!("app.kubernetes.io/name={RELEASE}"), 0).await.map(drop)
+}
+
+/// Without `--wait`, and although Helm makes the Deployment before the injector serves, Helm 3 even before its webhooks.
+async fn the_demo_s_first_pod_has_its_sidecar(at: &Installation, version: HelmVersion) -> Result<()> {
+    helm(at, version, &["install", RELEASE, CHART, "--set=demo.enabled=true"]).await?;
+    let pods = at.pods("demo", "app=demo", 1).await?;
+    ensure!(container_names(&pods[0]) == "app curl", "{:#}", pods[0]);
+    at.kubectl(&["wait", "--for=condition=Available", "--timeout=60s", "-n=demo", "deployment/demo"]).await?;
+    let list = at.kubectl(&["get", "pods", "-n", "demo", "--no-headers"]).await?;
+    ensure!(list.lines().count() == 1 && list.contains("2/2"), "{list}");
+    remove(at, version).await?;
+    wait_for("namespace less", async || {
+        Ok(at.kubectl(&["get", "namespace", "demo", "--ignore-not-found"]).await?.is_empty())
+    })
+    .await
+}
+
+async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<()> {
+    let render = async || {
+        let values = format!("--values={CHART}/values-gitops.yaml");
+        let arguments = ["template", "an-application", CHART, &values, "--no-hooks", "--kube-version=1.37.0"];
+        helm(at, HelmVersion::Four, &arguments).await
+    };
+    let rendered = render().await?;
+    ensure!(rendered == render().await?, "two renders");
+    let kubectl = async |verb: &str| -> Result<CommandOutput> {
+        let arguments = [verb, "--server-side", "--field-manager=argocd-controller", "-f", "-"];
+        at.cluster.kubectl_with_input(&arguments, &rendered).await
+    };
+    let bundle = if GITOPS_CERTIFICATES == "provided" { Some(make_certificate(at).await?) } else { None };
+    kubectl("apply").await?.checked()?;
+    if let Some(bundle) = bundle {
+        publish_bundle(at, &bundle).await?;
+    }
+    at.wait_until_injecting().await?;
+    // It runs, and does what it does, before the tool comes round again; and somebody restarts it by hand.
+    let running = format!("deployment/{RELEASE}");
+    at.kubectl(&["rollout", "restart", &running, "-n", "default"]).await?;
+    at.kubectl(&["rollout", "status", &running, "-n", "default", "--timeout=90s"]).await?;
+    for _ in 0..2 {
+        let applied = kubectl("apply").await?;
+        ensure!(applied.success(), "a conflict: {applied:?}");
+        // It fails when there is a difference, and prints it.
+        let diff = kubectl("diff").await?;
+        ensure!(diff.success() && diff.stdout.is_empty(), "{diff:?}");
+    }
+    at.wait_until_injecting().await?;
+    at.cluster.kubectl_with_input(&["delete", "--wait", "-f", "-"], &rendered).await?.checked()?;
+    if GITOPS_CERTIFICATES == "provided" {
+        at.kubectl(&["delete", "secret", "-n", "default", "kubernetes-sidecar-injector-certs"]).await?;
+    }
+    at.pods("default", &format!("app.kubernetes.io/name={RELEASE}"), 0).await.map(drop)
+}
+
+/// A certificate for the Service in the Secret that the profile names; gives the CA.
+async fn make_certificate(at: &Installation) -> Result<String> {
+    let name = format!("--set=fullnameOverride={RELEASE}");
+    let made = ["template", "made", CHART, &name, "--show-only=templates/secret.yaml"];
+    let made = helm(at, HelmVersion::Four, &made).await?;
+    let mut secret: Value = serde_saphyr::from_str(&made)?;
+    secret["metadata"] = json!({"name": "kubernetes-sidecar-injector-certs", "namespace": "default"});
+    at.create(&secret, &[]).await?;
+    secret["data"]["ca.crt"].as_str().map(ToOwned::to_owned).context("no CA")
+}
+
+/// As cert-manager's CA injector does it.
+async fn publish_bundle(at: &Installation, bundle: &str) -> Result<()> {
+    for (kind, webhooks) in [("mutatingwebhookconfiguration", 4), ("validatingwebhookconfiguration", 1)] {
+        let operations: Vec<Value> = (0..webhooks)
+            .map(|index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle}))
+            .collect();
+        let patch = json!(operations).to_string();
+        let manager = "--field-manager=cainjector";
+        at.kubectl(&["patch", kind, RELEASE, "--type=json", manager, "--patch", &patch]).await?;
+    }
+    Ok(())
+}
+
+/// Who installs the previous release, who upgrades it, and how.
+struct Change {
+    name: &'static str,
+    install: HelmVersion,
+    upgrade: HelmVersion,
+    flags: &'static [&'static str],
+}
+
+const CHANGES: [Change; 4] = [
+    Change { name: "Helm 3", install: HelmVersion::Three, upgrade: HelmVersion::Three, flags: &[] },
+    // Two owners of one field would be an error here.
+    Change {
+        name: "Helm 4",
+        install: HelmVersion::Four,
+        upgrade: HelmVersion::Four,
+        flags: &["--server-side=true", "--force-conflicts=false"],
+    },
+    Change { name: "Helm 3, then 4", install: HelmVersion::Three, upgrade: HelmVersion::Four, flags: &[] },
+    Change {
+        name: "Helm 3, then 4 with server-side apply",
+        install: HelmVersion::Three,
+        upgrade: HelmVersion::Four,
+        flags: &["--server-side=true", "--force-conflicts=false"],
+    },
+];
+
+async fn no_pod_is_lost_when_releases_change(at: &Installation, previous: &str, how: &Change) -> Result<()> {
+    let shorter = "--set=shutdownDelaySeconds=3";
+    helm(at, how.install, &["install", RELEASE, previous, shorter]).await?;
+    at.wait_until_injecting().await?;
+    let load = Load::start(at).await?;
+    // Something of the pods is another each time, or there would be nothing to survive.
+    let upgrade = async |number: &str| {
+        let other = format!("--set=podAnnotations.number=_{number}");
+        helm(at, how.upgrade, &[&["upgrade", RELEASE, CHART, shorter, &other], how.flags].concat()).await
+    };
+    upgrade("1").await?;
+    settle(at).await?;
+    helm(at, how.upgrade, &[&["rollback", RELEASE, "1"], how.flags].concat()).await?;
+    settle(at).await?;
+    upgrade("2").await?;
+    settle(at).await?;
+    load.finish(how.name).await?;
+    remove(at, how.upgrade).await
+}
+
+/// Until the new pods serve, and the old ones have left.
+async fn settle(at: &Installation) -> Result<()> {
+    let deployment = format!("deployment/{RELEASE}");
+    at.kubectl(&["rollout", "status", &deployment, "-n", "default", "--timeout=90s"]).await?;
+    wait_for("pods that have left", async || {
+        Ok(at.cluster.fake_node()?.running().iter().filter(|one| one.namespace == "default").count() == 2)
+    })
+    .await
+}
+
+/// The chart of the previous release, as Git has it.
+fn previous_chart() -> Result<tempfile::TempDir> {
+    let git =
+        |arguments: &[&str]| Command::new("git").current_dir(repository_root()).args(arguments).output();
+    let commit = format!("{PREVIOUS}^{{commit}}");
+    ensure!(
+        git(&["cat-file", "-e", &commit])?.status.success(),
+        "the commit of the previous release ({PREVIOUS}) is not in this clone: git fetch --unshallow"
+    );
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("chart.tar").display().to_string();
+    let written = git(&["archive", "--output", &archive, PREVIOUS, CHART])?;
+    ensure!(written.status.success(), "git archive: {}", String::from_utf8_lossy(&written.stderr));
+    let unpacked = Command::new("tar").current_dir(folder.path()).args(["-xf", &archive]).output()?;
+    ensure!(unpacked.status.success(), "tar: {}", String::from_utf8_lossy(&unpacked.stderr));
+    Ok(folder)
+}
+
+/// Pods that are created all the time, by dry runs, where they are refused without the injector.
+struct Load {
+    namespace: sidecar_testkit::TemporaryNamespace,
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    lost: JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    async fn start(at: &Installation) -> Result<Self> {
+        let namespace = at.cluster.temporary_namespace("load").await?;
+        at.kubectl(&["label", "namespace", namespace.name(), "sidecar.me/required=true"]).await?;
+        let pods: Api<Pod> = Api::namespaced(at.cluster.client()?, namespace.name());
+        let pod: Pod = serde_json::from_value(labelled_pod("load"))?;
+        let (stop, created) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stopped, counted) = (stop.clone(), created.clone());
+        let lost = tokio::spawn(async move {
+            let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+            let mut lost = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                match pods.create(&dry_run, &pod).await {
+                    Ok(pod) if pod.spec.as_ref().is_some_and(|spec| spec.containers.len() == 2) => {}
+                    Ok(_) => lost.push("a pod without its sidecar".to_owned()),
+                    Err(error) => lost.push(error.to_string()),
+                }
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            lost
+        });
+        Ok(Load { namespace, stop, created, lost })
+    }
+
+    async fn finish(self, what: &str) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let lost = self.lost.await?;
+        let created = self.created.load(Ordering::Relaxed);
+        ensure!(created > 100, "only {created} pods were created");
+        ensure!(lost.is_empty(), "{} of {created} pods were lost, the first: {}", lost.len(), lost[0]);
+        eprintln!("{what}: {created} pods were created, none was lost");
+        self.namespace.delete().await
+    }
+}
