@@ -57,6 +57,8 @@ pub struct Reviewed<'a> {
     pub decisions: Vec<Decision<'a>>,
     /// How many operations the patch has.
     pub operations: usize,
+    /// How many bytes it has.
+    pub patch_bytes: usize,
     /// Whether the pod was denied, on purpose.
     pub denied: bool,
 }
@@ -114,10 +116,11 @@ impl Engine {
                 Injection { decisions: Vec::new(), patch: Patch::default(), denied: false }
             }
         };
-        let response = review::respond(&request, &injection.decisions, &injection.patch, injection.denied)
+        let written = review::respond(&request, &injection.decisions, &injection.patch, injection.denied)
             .map_err(|error| review::malformed(&error))?;
         Ok(Reviewed {
-            response,
+            response: written.response,
+            patch_bytes: written.patch_bytes,
             uid: request.uid.into_owned(),
             namespace: request.namespace.into_owned(),
             name,

@@ -182,21 +182,28 @@ struct Status {
     message: String,
 }
 
+/// A response, and how large the patch in it is before it is encoded.
+pub(crate) struct Written {
+    pub(crate) response: Vec<u8>,
+    pub(crate) patch_bytes: usize,
+}
+
 /// Writes the answer to a request.
 pub(crate) fn respond(
     request: &Request<'_>,
     decisions: &[Decision<'_>],
     patch: &Patch<'_>,
     denied: bool,
-) -> serde_json::Result<Vec<u8>> {
+) -> serde_json::Result<Written> {
     let missed = || decisions.iter().filter(|decision| decision.is_missed());
     // Only those that deny; the others would not have stopped the pod.
     let causes = || {
         missed().filter(|decision| decision.denies).map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
-    let patch = (!denied && !patch.is_empty())
-        .then(|| base64::engine::general_purpose::STANDARD.encode(patch.to_json("")));
-    serde_json::to_vec(&Answer {
+    let patch = (!denied && !patch.is_empty()).then(|| patch.to_json(""));
+    let patch_bytes = patch.as_ref().map_or(0, String::len);
+    let patch = patch.map(|patch| base64::engine::general_purpose::STANDARD.encode(patch));
+    let response = serde_json::to_vec(&Answer {
         api_version: request.api_version,
         kind: "AdmissionReview",
         response: Response {
@@ -207,7 +214,8 @@ pub(crate) fn respond(
             patch,
             warnings: missed().map(|decision| printable(&decision.to_string())).collect(),
         },
-    })
+    })?;
+    Ok(Written { response, patch_bytes })
 }
 
 /// The API server drops warnings with control characters, and cuts long ones.

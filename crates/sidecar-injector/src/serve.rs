@@ -23,6 +23,8 @@ use crate::failure::Failure;
 use crate::sources::Sources;
 use certificates::{CertificateSource, Serving};
 use connection::Phase;
+use logs::Log;
+use metrics::Reviews;
 
 /// What the arguments mean.
 struct Config {
@@ -80,7 +82,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     }
     runtime.block_on(async {
         tokio::select! {
-            result = serve(config) => result,
+            result = serve(config, &log) => result,
             // Never ends.
             () = log.watch() => Ok(()),
         }
@@ -88,13 +90,16 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let makes_certificates = config.certificates.as_ref().is_some_and(CertificateSource::needs_cluster);
     let needs_cluster = config.sources.need_cluster() || makes_certificates;
     let client = if needs_cluster { Some(cluster::client().await?) } else { None };
     let loading = config.sources.load(client.clone())?;
-    let definitions = loading.definitions.current().names();
     let mut registry = metrics::registry();
+    log.register(&mut registry);
+    loading.register(&mut registry);
+    let reviews = Reviews::register(&mut registry, &http::REFUSALS);
+    let definitions = loading.definitions.current().names();
     let certificate = match config.certificates {
         Some(source) => Some(source.start(client).await?),
         None => None,
@@ -128,6 +133,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         certificate,
         phase: watched.clone(),
         bodies: http::Bodies::default(),
+        metrics: reviews,
     });
     loading.follow();
     let mut server = tokio::spawn(connection::serve(listener, tls, router, watched));

@@ -5,6 +5,11 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
 use sidecar_engine::{ChangeKind, Decision, DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -58,7 +63,24 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
     Ok(log)
 }
 
+/// The lines that were lost, as a metric.
+#[derive(Debug)]
+struct Dropped(ErrorCounter);
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "Lines of the log that nobody read in time";
+        let metric = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX)).encode(metric)
+    }
+}
+
 impl Log {
+    /// Has the lines that were lost among the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Dropped(self.dropped.clone())));
+    }
+
     /// Says now and then how many lines were dropped, as long as it is polled.
     pub(crate) async fn watch(&self) {
         let mut said = 0;
