@@ -3,11 +3,13 @@
 //! The envelope is strict (an API server that sends another one is not speaking this protocol), the object in it is
 //! not: see [`crate::json`]. Nothing of the request goes into the response but its uid.
 
+mod audit;
 mod definition;
 
 pub use definition::{DefinitionReviewed, review_definition};
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -170,6 +172,8 @@ struct Response<'a> {
     patch: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -212,16 +216,17 @@ pub(crate) fn respond(
             status: denied.then(|| Status { code: 403, reason: None, message: causes() }),
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
             patch,
-            warnings: missed().map(|decision| printable(&decision.to_string())).collect(),
+            warnings: missed().map(|decision| printable(&decision.to_string(), WARNING_LENGTH)).collect(),
+            audit_annotations: audit::annotations(decisions, denied),
         },
     })?;
     Ok(Written { response, patch_bytes })
 }
 
 /// The API server drops warnings with control characters, and cuts long ones.
-fn printable(warning: &str) -> String {
-    let mut characters = warning.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut text: String = characters.by_ref().take(WARNING_LENGTH).collect();
+fn printable(text: &str, length: usize) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut text: String = characters.by_ref().take(length).collect();
     if characters.next().is_some() {
         text.pop();
         text.push('…');
