@@ -136,7 +136,7 @@ fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
 /// What the log line says of a pod: pods of controllers have no name yet.
 #[test]
 fn a_review_knows_the_pod_s_name_and_its_owner() {
-    let replica_set = json!({"kind": "ReplicaSet", "name": "web-1", "controller": true});
+    let replica_set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "u", "controller": true});
     let other = json!({"kind": "Backup", "name": "nightly"});
     let engine = Engine::builtin();
     for (requested, metadata, name, owner) in [
@@ -161,8 +161,9 @@ fn a_review_knows_the_pod_s_name_and_its_owner() {
         })
         .to_string();
         let reviewed = engine.review(review.as_bytes(), &NoNamespaces).unwrap();
-        let found = reviewed.owner.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
+        let found = reviewed.owner.as_ref().map(|owner| (owner.kind.as_str(), owner.name.as_str()));
         assert_eq!((reviewed.name.as_str(), found), (name, owner), "{metadata}");
+        assert_eq!(reviewed.is_named, requested == "web" || metadata["name"].is_string(), "{metadata}");
     }
 }
 
@@ -203,6 +204,36 @@ fn warnings_are_short_and_printable() {
                 .unwrap();
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
         assert_eq!((warning.chars().count(), warning.ends_with('…')), (120, cut), "{warning}");
+    }
+}
+
+/// A probe is answered whatever is loaded, once, and only where nothing of it remains.
+#[test]
+fn a_dry_run_that_only_asks_whether_reviews_arrive_is_told_so() {
+    let engine = Engine::new(Vec::new());
+    let probe = |value: &str, dry_run: bool| {
+        let review = review(|review| {
+            review["request"]["object"]["metadata"]["annotations"] = json!({"sidecar.me/probe": value});
+            review["request"]["dryRun"] = json!(dry_run);
+        });
+        let review = review.to_string();
+        let reviewed = engine.review(review.as_bytes(), &NoNamespaces).unwrap();
+        let answer: Value = serde_json::from_slice(&reviewed.response).unwrap();
+        (reviewed.skipped, answer)
+    };
+    let (skipped, answer) = probe("asked", true);
+    assert_eq!(skipped, Some(Reason::Probe));
+    let patch = base64::engine::general_purpose::STANDARD
+        .decode(answer["response"]["patch"].as_str().unwrap())
+        .unwrap();
+    let mut asked = json!({"metadata": {"annotations": {"sidecar.me/probe": "asked"}}});
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    json_patch::patch(&mut asked, &patch).unwrap();
+    assert_eq!(asked["metadata"]["annotations"]["sidecar.me/probe"], "answered");
+
+    for (value, dry_run) in [("answered", true), ("", true), ("asked", false)] {
+        let (skipped, answer) = probe(value, dry_run);
+        assert!(skipped.is_none() && is_allowed_without_patch(&answer), "{value} {dry_run}: {answer}");
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::certificates::Serving;
 use super::connection::Phase;
+use super::events::Events;
+use super::liveness::Liveness;
 use super::logs;
 use super::metrics::{InFlight, Reviews};
 use crate::sources::Store;
@@ -65,7 +67,10 @@ pub(crate) struct Shared {
     pub(crate) certificate: Option<Arc<Serving>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) bodies: Bodies,
+    pub(crate) liveness: Liveness,
     pub(crate) metrics: Reviews,
+    /// Absent: none are written.
+    pub(crate) events: Option<Events>,
 }
 
 /// The memory that there is for bodies.
@@ -135,12 +140,16 @@ async fn review_pod(shared: &Shared, request: Request<axum::body::Body>) -> Resu
     let began = Instant::now();
     let (_in_flight, request) = shared.begin(request).await?;
     let Body { bytes: body, memory: _memory } = body(shared, request).await?;
+    let _work = shared.liveness.begin();
     let started = Instant::now();
     let current = shared.definitions.current();
     match current.engine.review(&body, &*shared.namespaces) {
         Ok(mut reviewed) => {
             logs::review(&reviewed, started.elapsed());
             current.count(&reviewed);
+            if let Some(events) = &shared.events {
+                events.review(&reviewed);
+            }
             shared.metrics.answered(&reviewed, body.len(), began);
             let response = std::mem::take(&mut reviewed.response);
             Ok(([(CONTENT_TYPE, "application/json")], response).into_response())
@@ -166,6 +175,7 @@ async fn review_of_definition(
 ) -> Result<Response, Refusal> {
     let (_in_flight, request) = shared.begin(request).await?;
     let Body { bytes: body, memory: _memory } = body(shared, request).await?;
+    let _work = shared.liveness.begin();
     let current = shared.definitions.current();
     match review_definition(&body, shared.definitions.options(), |name| current.file_of(name)) {
         Ok(mut reviewed) => {
@@ -279,8 +289,11 @@ async fn discard(mut body: axum::body::Body) {
     let _ = tokio::time::timeout(Duration::from_secs(2), read).await;
 }
 
-async fn liveness() -> Response {
-    health(StatusCode::OK, "ok", None)
+async fn liveness(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.liveness.problem() {
+        None => health(StatusCode::OK, "ok", None),
+        Some(reason) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(&reason)),
+    }
 }
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {

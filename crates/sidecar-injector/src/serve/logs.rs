@@ -122,10 +122,10 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
     }
     let decision = match reviewed {
         Reviewed { denied: true, .. } => "denied",
-        Reviewed { operations: 1.., .. } => "injected",
+        Reviewed { operations: 1.., skipped: None, .. } => "injected",
         _ => "unchanged",
     };
-    let owner = reviewed.owner.as_ref().map(|(kind, name)| format!("{kind}/{name}"));
+    let owner = reviewed.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name));
     info!(
         event = "review",
         uid = short(&reviewed.uid),
@@ -147,7 +147,7 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
 }
 
 /// What the warnings say, of the sidecars that the pod was meant to have and goes without.
-fn messages(decisions: &[Decision<'_>]) -> Option<String> {
+pub(super) fn messages(decisions: &[Decision<'_>]) -> Option<String> {
     let mut messages = String::new();
     // A pod may miss a thousand sidecars; what would be cut off need not be written first.
     for decision in decisions.iter().filter(|decision| decision.is_missed()) {

@@ -61,7 +61,7 @@ fn documented() -> BTreeMap<String, (String, Vec<String>)> {
     let text = include_str!("../../../../docs/operations.md");
     let ticked = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let rows = text.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
         let name = cells.next()?.trim_end_matches('`');
         let kind = cells.next().filter(|kind| ["counter", "gauge", "histogram"].contains(kind))?;
         Some((name.to_owned(), (kind.to_owned(), ticked(cells.next()?))))
@@ -90,6 +90,8 @@ async fn the_documentation_has_every_metric_and_no_other() {
         ("METRICS_PORT", "0"),
         ("DEFINITIONS", folder.path().to_str().unwrap()),
         ("DEFINITION_RESOURCES", "true"),
+        ("EVENTS", "true"),
+        ("SELF_PROBE_NAMESPACE", "default"),
         ("KUBECONFIG", &unreachable_cluster(folder.path())),
     ]);
     let (text, values) = scrape(&server).await;
