@@ -68,11 +68,13 @@ pub enum Reason {
     NotCreate,
     /// The review has no object.
     NoObject,
+    /// The pod only asks whether reviews arrive.
+    Probe,
 }
 
 impl Reason {
     /// Every reason, for documentation and for metrics that start at zero.
-    pub const ALL: [Reason; 31] = [
+    pub const ALL: [Reason; 32] = [
         Reason::Injected,
         Reason::AlreadyPresent,
         Reason::NotSelected,
@@ -104,6 +106,7 @@ impl Reason {
         Reason::Subresource,
         Reason::NotCreate,
         Reason::NoObject,
+        Reason::Probe,
     ];
 
     /// The stable code.
@@ -140,6 +143,7 @@ impl Reason {
             Reason::Subresource => "Subresource",
             Reason::NotCreate => "NotCreate",
             Reason::NoObject => "NoObject",
+            Reason::Probe => "Probe",
         }
     }
 
@@ -177,6 +181,7 @@ impl Reason {
             Reason::Subresource => "the review is about a subresource of a pod",
             Reason::NotCreate => "only the creation of pods is changed",
             Reason::NoObject => "the review has no object",
+            Reason::Probe => "the pod only asks whether reviews arrive",
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::decision::{Decision, Reason};
 use crate::definition::{BUILTIN_CURL, Compiled, Problem};
 use crate::error::{PodError, ReviewError};
+use crate::json::Json;
 use crate::merge::{self, Merged};
 use crate::namespace::{Namespace, Namespaces};
-use crate::patch::{NotApplicable, Patch};
-use crate::pod::Pod;
+use crate::patch::{NotApplicable, Operation, Patch, Verb};
+use crate::pod::{Owner, PROBE_ANSWER, PROBE_KEY, Pod};
 use crate::select::{self, Candidates, Detail, Index};
 use crate::{render, review};
 
@@ -47,8 +48,10 @@ pub struct Reviewed<'a> {
     pub namespace: String,
     /// The pod's name, or the prefix of the name it will get; empty when neither is known.
     pub name: String,
-    /// Kind and name of the pod's owner.
-    pub owner: Option<(String, String)>,
+    /// Whether this is its name, and not a prefix.
+    pub is_named: bool,
+    /// The pod's owner.
+    pub owner: Option<Owner>,
     /// Whether nothing of this will be stored.
     pub dry_run: bool,
     /// Why the review was allowed without looking at definitions.
@@ -57,6 +60,8 @@ pub struct Reviewed<'a> {
     pub decisions: Vec<Decision<'a>>,
     /// How many operations the patch has.
     pub operations: usize,
+    /// How many bytes it has.
+    pub patch_bytes: usize,
     /// Whether the pod was denied, on purpose.
     pub denied: bool,
 }
@@ -98,15 +103,22 @@ impl Engine {
         let request = review::parse(body)?;
         let mut skipped = None;
         let (mut name, mut owner) = (request.name.to_string(), None);
+        let mut is_named = !name.is_empty();
         let injection = match &request.pod {
             Ok(pod) => {
                 if let (true, Some(pod_name)) = (name.is_empty(), pod.name()) {
                     name = pod_name.into_owned();
                 }
+                is_named = is_named || pod.is_named();
                 owner = pod.owner();
-                match namespaces.get(&request.namespace) {
-                    Some(namespace) => self.inject_pod(pod, &namespace, Detail::Relevant),
-                    None => self.inject_pod(pod, &Namespace::unknown(&request.namespace), Detail::Relevant),
+                // Of a dry run nothing remains: it is no way around the definitions.
+                if request.dry_run && pod.is_probe() {
+                    skipped = Some(Reason::Probe);
+                    answer_probe(pod)
+                } else if let Some(namespace) = namespaces.get(&request.namespace) {
+                    self.inject_pod(pod, &namespace, Detail::Relevant)
+                } else {
+                    self.inject_pod(pod, &Namespace::unknown(&request.namespace), Detail::Relevant)
                 }
             }
             Err(reason) => {
@@ -114,13 +126,15 @@ impl Engine {
                 Injection { decisions: Vec::new(), patch: Patch::default(), denied: false }
             }
         };
-        let response = review::respond(&request, &injection.decisions, &injection.patch, injection.denied)
+        let written = review::respond(&request, &injection.decisions, &injection.patch, injection.denied)
             .map_err(|error| review::malformed(&error))?;
         Ok(Reviewed {
-            response,
+            response: written.response,
+            patch_bytes: written.patch_bytes,
             uid: request.uid.into_owned(),
             namespace: request.namespace.into_owned(),
             name,
+            is_named,
             owner,
             dry_run: request.dry_run,
             skipped,
@@ -185,6 +199,14 @@ impl Engine {
         decisions.append(&mut merged.decisions);
         Injection { decisions, patch, denied }
     }
+}
+
+/// Says to a pod that asks whether reviews arrive that one has.
+fn answer_probe(pod: &Pod<'_>) -> Injection<'static> {
+    let path = format!("/metadata/annotations/{}", PROBE_KEY.replace('/', "~1"));
+    let answer = Operation { verb: Verb::Replace, path, value: Json::text_from(PROBE_ANSWER) };
+    let patch = Patch::checked(vec![answer], pod).unwrap_or_default();
+    Injection { decisions: Vec::new(), patch, denied: false }
 }
 
 /// The article's definition.

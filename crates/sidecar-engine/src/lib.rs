@@ -50,4 +50,5 @@ pub use engine::{EXCLUDED_NAMESPACES, Engine, Injection, Reviewed};
 pub use error::{PodError, ReviewError};
 pub use namespace::{Namespace, Namespaces, NoNamespaces};
 pub use patch::{Operation, Patch, Verb, apply_all};
+pub use pod::{Owner, PROBE_ANSWER, PROBE_KEY, PROBE_QUESTION};
 pub use review::{DefinitionReviewed, review_definition};

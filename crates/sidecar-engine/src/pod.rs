@@ -11,6 +11,15 @@ use crate::json::{Json, Plan};
 /// The label, and annotation, by which a pod asks for sidecars or refuses them.
 pub(crate) const INJECT_KEY: &str = "sidecar.me/inject";
 
+/// The annotation of a dry run's pod that only asks whether reviews arrive.
+pub const PROBE_KEY: &str = "sidecar.me/probe";
+
+/// Its value in the question.
+pub const PROBE_QUESTION: &str = "asked";
+
+/// Its value in the answer, whatever is loaded.
+pub const PROBE_ANSWER: &str = "answered";
+
 /// The label by which nodes tell their operating system.
 const OS_LABEL: &str = "kubernetes.io/os";
 
@@ -52,6 +61,19 @@ pub(crate) struct Pod<'a> {
     pub(crate) json: Json<'a>,
     /// The names of volumes that a template does not have and its pods will.
     pub(crate) promised_volumes: Vec<String>,
+}
+
+/// Who owns a pod, as the pod says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Group and version of its kind; empty if the pod does not say.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid; empty if the pod does not say.
+    pub uid: String,
 }
 
 /// Reads the pod in a larger document.
@@ -136,6 +158,10 @@ impl<'a> Pod<'a> {
             .is_some_and(|annotations| annotations.iter().any(|(key, _)| key == MIRROR_ANNOTATION))
     }
 
+    pub(crate) fn is_probe(&self) -> bool {
+        self.annotation(PROBE_KEY).as_deref() == Some(PROBE_QUESTION)
+    }
+
     pub(crate) fn uses_host_network(&self) -> bool {
         self.spec().and_then(|spec| spec.get("hostNetwork")).and_then(Json::flag) == Some(true)
     }
@@ -157,13 +183,24 @@ impl<'a> Pod<'a> {
         metadata.text_of("name").or_else(|| metadata.text_of("generateName"))
     }
 
-    /// Kind and name of the controller that owns the pod, or of its first owner.
-    pub(crate) fn owner(&self) -> Option<(String, String)> {
+    /// Whether it has a name already, and not only a prefix of one.
+    pub(crate) fn is_named(&self) -> bool {
+        self.metadata().and_then(|metadata| metadata.text_of("name")).is_some_and(|name| !name.is_empty())
+    }
+
+    /// The controller that owns the pod, or its first owner.
+    pub(crate) fn owner(&self) -> Option<Owner> {
         let owners = self.metadata()?.get("ownerReferences")?.items()?;
         let is_controller = |owner: &&Json<'a>| owner.get("controller").and_then(Json::flag) == Some(true);
         let mut known = owners.iter().filter(|owner| owner.fields().is_some());
         let owner = known.clone().find(is_controller).or_else(|| known.next())?;
-        Some((owner.text_of("kind")?.into_owned(), owner.text_of("name")?.into_owned()))
+        let text = |key: &str| owner.text_of(key).map(Cow::into_owned);
+        Some(Owner {
+            api_version: text("apiVersion").unwrap_or_default(),
+            kind: text("kind")?,
+            name: text("name")?,
+            uid: text("uid").unwrap_or_default(),
+        })
     }
 
     /// The containers of a list.

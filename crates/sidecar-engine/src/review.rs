@@ -3,11 +3,13 @@
 //! The envelope is strict (an API server that sends another one is not speaking this protocol), the object in it is
 //! not: see [`crate::json`]. Nothing of the request goes into the response but its uid.
 
+mod audit;
 mod definition;
 
 pub use definition::{DefinitionReviewed, review_definition};
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -170,6 +172,8 @@ struct Response<'a> {
     patch: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -182,21 +186,28 @@ struct Status {
     message: String,
 }
 
+/// A response, and how large the patch in it is before it is encoded.
+pub(crate) struct Written {
+    pub(crate) response: Vec<u8>,
+    pub(crate) patch_bytes: usize,
+}
+
 /// Writes the answer to a request.
 pub(crate) fn respond(
     request: &Request<'_>,
     decisions: &[Decision<'_>],
     patch: &Patch<'_>,
     denied: bool,
-) -> serde_json::Result<Vec<u8>> {
+) -> serde_json::Result<Written> {
     let missed = || decisions.iter().filter(|decision| decision.is_missed());
     // Only those that deny; the others would not have stopped the pod.
     let causes = || {
         missed().filter(|decision| decision.denies).map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
-    let patch = (!denied && !patch.is_empty())
-        .then(|| base64::engine::general_purpose::STANDARD.encode(patch.to_json("")));
-    serde_json::to_vec(&Answer {
+    let patch = (!denied && !patch.is_empty()).then(|| patch.to_json(""));
+    let patch_bytes = patch.as_ref().map_or(0, String::len);
+    let patch = patch.map(|patch| base64::engine::general_purpose::STANDARD.encode(patch));
+    let response = serde_json::to_vec(&Answer {
         api_version: request.api_version,
         kind: "AdmissionReview",
         response: Response {
@@ -205,15 +216,17 @@ pub(crate) fn respond(
             status: denied.then(|| Status { code: 403, reason: None, message: causes() }),
             patch_type: patch.as_ref().map(|_| "JSONPatch"),
             patch,
-            warnings: missed().map(|decision| printable(&decision.to_string())).collect(),
+            warnings: missed().map(|decision| printable(&decision.to_string(), WARNING_LENGTH)).collect(),
+            audit_annotations: audit::annotations(decisions, denied),
         },
-    })
+    })?;
+    Ok(Written { response, patch_bytes })
 }
 
 /// The API server drops warnings with control characters, and cuts long ones.
-fn printable(warning: &str) -> String {
-    let mut characters = warning.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut text: String = characters.by_ref().take(WARNING_LENGTH).collect();
+fn printable(text: &str, length: usize) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut text: String = characters.by_ref().take(length).collect();
     if characters.next().is_some() {
         text.pop();
         text.push('…');

@@ -136,7 +136,7 @@ fn what_is_not_the_creation_of_a_pod_is_allowed_without_patch() {
 /// What the log line says of a pod: pods of controllers have no name yet.
 #[test]
 fn a_review_knows_the_pod_s_name_and_its_owner() {
-    let replica_set = json!({"kind": "ReplicaSet", "name": "web-1", "controller": true});
+    let replica_set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "u", "controller": true});
     let other = json!({"kind": "Backup", "name": "nightly"});
     let engine = Engine::builtin();
     for (requested, metadata, name, owner) in [
@@ -161,8 +161,9 @@ fn a_review_knows_the_pod_s_name_and_its_owner() {
         })
         .to_string();
         let reviewed = engine.review(review.as_bytes(), &NoNamespaces).unwrap();
-        let found = reviewed.owner.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
+        let found = reviewed.owner.as_ref().map(|owner| (owner.kind.as_str(), owner.name.as_str()));
         assert_eq!((reviewed.name.as_str(), found), (name, owner), "{metadata}");
+        assert_eq!(reviewed.is_named, requested == "web" || metadata["name"].is_string(), "{metadata}");
     }
 }
 
@@ -204,6 +205,119 @@ fn warnings_are_short_and_printable() {
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
         assert_eq!((warning.chars().count(), warning.ends_with('…')), (120, cut), "{warning}");
     }
+}
+
+/// A probe is answered whatever is loaded, once, and only where nothing of it remains.
+#[test]
+fn a_dry_run_that_only_asks_whether_reviews_arrive_is_told_so() {
+    let engine = Engine::new(Vec::new());
+    let probe = |value: &str, dry_run: bool| {
+        let review = review(|review| {
+            review["request"]["object"]["metadata"]["annotations"] = json!({"sidecar.me/probe": value});
+            review["request"]["dryRun"] = json!(dry_run);
+        });
+        let review = review.to_string();
+        let reviewed = engine.review(review.as_bytes(), &NoNamespaces).unwrap();
+        let answer: Value = serde_json::from_slice(&reviewed.response).unwrap();
+        (reviewed.skipped, answer)
+    };
+    let (skipped, answer) = probe("asked", true);
+    assert_eq!(skipped, Some(Reason::Probe));
+    let patch = base64::engine::general_purpose::STANDARD
+        .decode(answer["response"]["patch"].as_str().unwrap())
+        .unwrap();
+    let mut asked = json!({"metadata": {"annotations": {"sidecar.me/probe": "asked"}}});
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    json_patch::patch(&mut asked, &patch).unwrap();
+    assert_eq!(asked["metadata"]["annotations"]["sidecar.me/probe"], "answered");
+
+    for (value, dry_run) in [("answered", true), ("", true), ("asked", false)] {
+        let (skipped, answer) = probe(value, dry_run);
+        assert!(skipped.is_none() && is_allowed_without_patch(&answer), "{value} {dry_run}: {answer}");
+    }
+}
+
+/// What the API server writes into its audit log, key and value.
+fn audited(engine: &Engine, object: &Value) -> Vec<(String, String)> {
+    let review = review(|review| review["request"]["object"] = object.clone()).to_string();
+    let response = engine.review(review.as_bytes(), &NoNamespaces).unwrap().response;
+    let answer: Value = serde_json::from_slice(&response).unwrap();
+    let annotations = answer["response"]["auditAnnotations"].as_object().cloned().unwrap_or_default();
+    annotations.into_iter().map(|(key, value)| (key, value.as_str().unwrap().to_owned())).collect()
+}
+
+/// The API server keeps one value for a key, so what the two calls for a pod say must be the same, or have another key.
+#[test]
+fn audit_annotations_of_the_two_calls_for_a_pod_never_collide() {
+    let definition = |name: &str, rest: &str| {
+        let text = format!(
+            "{{apiVersion: sidecar.me/v1alpha1, kind: ClusterSidecarDefinition, metadata: {{name: {name}}}, \
+             spec: {{{rest} inject: {{spec: {{containers: [{{name: {name}, image: a}}]}}}}}}}}"
+        );
+        Compiled::from_yaml(&text).unwrap().into()
+    };
+    let parameter = "parameters: [{name: level, type: string, default: info, allowed: [info, warn]}],";
+    let engine = Engine::new(vec![definition("one", ""), definition("two", parameter)]);
+    let with = |annotations: Value, names: &[&str]| {
+        let mut pod = pod();
+        pod["metadata"]["annotations"] = annotations;
+        let containers = pod["spec"]["containers"].as_array_mut().unwrap();
+        containers.extend(names.iter().map(|name| json!({"name": name, "image": "a"})));
+        pod
+    };
+    let topics = |audited: &[(String, String)]| {
+        let topics =
+            audited.iter().map(|(key, value)| (key.split('-').next().unwrap().to_owned(), value.clone()));
+        topics.collect::<Vec<_>>()
+    };
+    let loud = json!({"two.sidecar.me/level": "loud"});
+    let missed = "sidecar two: InvalidParameter: level: \"loud\" is not allowed: one of info, warn";
+
+    let nothing = audited(&engine, &json!({"spec": {"containers": [{"name": "app"}]}}));
+    assert_eq!(nothing, []);
+    let first = audited(&engine, &with(loud.clone(), &[]));
+    assert_eq!(
+        topics(&first),
+        [("injected".to_owned(), "one".to_owned()), ("missed".to_owned(), missed.to_owned())]
+    );
+    // The same pod again, with what was added: only what is still missing, under the key that it has already.
+    let second = audited(&engine, &with(loud, &["one"]));
+    assert_eq!(second, first[1..]);
+    // Somebody corrected the pod in between: another value, another key.
+    let corrected = audited(&engine, &with(json!({}), &["one"]));
+    assert_eq!(topics(&corrected), [("injected".to_owned(), "two".to_owned())]);
+    assert_ne!(corrected[0].0, first[0].0);
+
+    for (key, _) in first.iter().chain(&corrected) {
+        let ends = [key.as_bytes().first().unwrap(), key.as_bytes().last().unwrap()];
+        assert!(key.len() <= 63 && ends.into_iter().all(u8::is_ascii_alphanumeric), "{key}");
+        assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{key}");
+    }
+}
+
+#[test]
+fn audit_annotations_are_bounded_and_say_nothing_of_what_was_taken_back() {
+    let definition = |index: usize, more: &str| {
+        let text = format!(
+            "{{apiVersion: sidecar.me/v1alpha1, kind: ClusterSidecarDefinition, metadata: {{name: d{index:03}}}, \
+             spec: {{{more} inject: {{spec: {{containers: [{{name: app, image: a}}]}}}}}}}}"
+        );
+        Compiled::from_yaml(&text).unwrap().into()
+    };
+    let engine = Engine::new((0..500).map(|index| definition(index, "")).collect());
+    let [(key, value)] = audited(&engine, &pod()).try_into().unwrap();
+    assert!(
+        key.starts_with("missed-") && value.starts_with("sidecar d000: ContainerNameConflict"),
+        "{key}: {value}"
+    );
+    assert_eq!((value.chars().count(), value.ends_with('…')), (400, true));
+
+    let added = "{apiVersion: sidecar.me/v1alpha1, kind: ClusterSidecarDefinition, metadata: {name: good}, \
+         spec: {inject: {spec: {containers: [{name: good, image: a}]}}}}";
+    let added = Compiled::from_yaml(added).unwrap().into();
+    let engine = Engine::new(vec![added, definition(1, "failurePolicy: Fail,")]);
+    let denied = audited(&engine, &pod());
+    assert!(denied.iter().all(|(key, _)| key.starts_with("missed-")) && denied.len() == 1, "{denied:?}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The command line as it is typed. What it means is settled by each command.
 
 mod certificates;
+mod reporting;
 
 pub(crate) use certificates::CertificateArguments;
+pub(crate) use reporting::ReportingArguments;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -129,6 +131,8 @@ pub(crate) struct ServeArguments {
         action = clap::ArgAction::Set
     )]
     pub(crate) allow_unknown_pod_fields: bool,
+    #[command(flatten)]
+    pub(crate) reporting: ReportingArguments,
     /// How long to go on serving after SIGTERM, until every API server has noticed
     #[arg(long, env = "SHUTDOWN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) shutdown_delay: Duration,

@@ -2,9 +2,12 @@
 
 mod certificates;
 mod connection;
+mod events;
 mod http;
+mod liveness;
 mod logs;
 mod metrics;
+mod probe;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -23,6 +26,10 @@ use crate::failure::Failure;
 use crate::sources::Sources;
 use certificates::{CertificateSource, Serving};
 use connection::Phase;
+use liveness::Liveness;
+use logs::Log;
+use metrics::Reviews;
+use probe::Probe;
 
 /// What the arguments mean.
 struct Config {
@@ -33,6 +40,10 @@ struct Config {
     addresses: Vec<SocketAddr>,
     /// The same for metrics; none: nobody gets any.
     metrics_addresses: Vec<SocketAddr>,
+    /// Whether Events are written.
+    events: bool,
+    /// Absent: nobody asks the API server whether reviews arrive.
+    probe: Option<Probe>,
     shutdown_delay: Duration,
     drain_timeout: Duration,
 }
@@ -54,6 +65,12 @@ impl Config {
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
             addresses: on(port),
             metrics_addresses: arguments.metrics_port.map(on).unwrap_or_default(),
+            events: arguments.reporting.events,
+            probe: arguments.reporting.probed_namespace().map(|namespace| Probe {
+                namespace,
+                interval: arguments.reporting.self_probe_interval,
+                port,
+            }),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,
         })
@@ -80,7 +97,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     }
     runtime.block_on(async {
         tokio::select! {
-            result = serve(config) => result,
+            result = serve(config, &log) => result,
             // Never ends.
             () = log.watch() => Ok(()),
         }
@@ -88,13 +105,26 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let makes_certificates = config.certificates.as_ref().is_some_and(CertificateSource::needs_cluster);
-    let needs_cluster = config.sources.need_cluster() || makes_certificates;
+    let reports = config.events || config.probe.is_some();
+    let needs_cluster = config.sources.need_cluster() || makes_certificates || reports;
     let client = if needs_cluster { Some(cluster::client().await?) } else { None };
     let loading = config.sources.load(client.clone())?;
-    let definitions = loading.definitions.current().names();
     let mut registry = metrics::registry();
+    log.register(&mut registry);
+    loading.register(&mut registry);
+    let reviews = Reviews::register(&mut registry, &http::REFUSALS);
+    if let (Some(client), Some(probe)) = (&client, config.probe) {
+        let metrics = probe::Metrics::register(&mut registry);
+        tokio::spawn(probe.follow(client.clone(), metrics));
+    }
+    let events = client.clone().filter(|_| config.events).map(|client| {
+        let (events, writer) = events::queue(&mut registry);
+        tokio::spawn(writer.write(client));
+        events
+    });
+    let definitions = loading.definitions.current().names();
     let certificate = match config.certificates {
         Some(source) => Some(source.start(client).await?),
         None => None,
@@ -128,6 +158,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
         certificate,
         phase: watched.clone(),
         bodies: http::Bodies::default(),
+        liveness: Liveness::default(),
+        metrics: reviews,
+        events,
     });
     loading.follow();
     let mut server = tokio::spawn(connection::serve(listener, tls, router, watched));

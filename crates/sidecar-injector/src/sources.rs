@@ -10,6 +10,7 @@
 //! Reviews read what was swapped in last and wait for nothing. `readiness` knows what has not been loaded yet.
 
 mod files;
+mod metrics;
 pub(crate) mod namespaces;
 pub(crate) mod offline;
 pub(crate) mod readiness;
@@ -24,11 +25,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use sidecar_engine::definition::{Kind, ReadOptions};
 
 use crate::arguments::ServeArguments;
 use crate::failure::Failure;
 use files::Files;
+use metrics::Watches;
 use namespaces::NamespaceMap;
 use readiness::Readiness;
 use store::{Settings, Source};
@@ -50,6 +53,7 @@ pub(crate) struct Loading {
     /// Present when anything of the cluster is watched.
     client: Option<Client>,
     kinds: &'static [Kind],
+    watches: Watches,
 }
 
 impl Sources {
@@ -104,11 +108,18 @@ impl Sources {
             files,
             client,
             kinds,
+            watches: Watches::default(),
         })
     }
 }
 
 impl Loading {
+    /// Has definitions and watches among the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.definitions.register(registry);
+        self.watches.register(registry);
+    }
+
     /// Keeps everything up to date, as long as the runtime lives.
     pub(crate) fn follow(self) {
         if let Some(files) = self.files {
@@ -117,9 +128,11 @@ impl Loading {
         if let Some(client) = self.client {
             for kind in self.kinds {
                 let (store, readiness) = (self.definitions.clone(), self.readiness.clone());
-                tokio::spawn(resources::follow(client.clone(), *kind, store, readiness));
+                let watch = self.watches.of(kind.as_str());
+                tokio::spawn(resources::follow(client.clone(), *kind, store, readiness, watch));
             }
-            tokio::spawn(namespaces::follow(client, self.namespaces, self.readiness));
+            let watch = self.watches.of(namespaces::NAME);
+            tokio::spawn(namespaces::follow(client, self.namespaces, self.readiness, watch));
         }
     }
 }

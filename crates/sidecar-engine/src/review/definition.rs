@@ -1,6 +1,7 @@
 //! Reviews of definitions: refused before they are stored, with everything that is wrong with them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -82,6 +83,7 @@ pub fn review_definition<'a>(
             patch_type: None,
             patch: None,
             warnings: Vec::new(),
+            audit_annotations: BTreeMap::new(),
         },
     });
     Ok(DefinitionReviewed {

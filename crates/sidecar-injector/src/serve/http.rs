@@ -11,14 +11,17 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, Version};
 use serde_json::json;
 use sidecar_engine::review_definition;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::certificates::Serving;
 use super::connection::Phase;
+use super::events::Events;
+use super::liveness::Liveness;
 use super::logs;
+use super::metrics::{InFlight, Reviews};
 use crate::sources::Store;
 use crate::sources::namespaces::NamespaceMap;
 use crate::sources::readiness::Readiness;
@@ -32,6 +35,29 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 /// All bodies in memory together, by what has arrived of them; more are asked to come back.
 const BODIES_LIMIT: usize = 24 * 1024 * 1024;
 
+/// Requests that have begun and are not answered, at most; more are asked to come back. An API server speaks HTTP/1.1 to
+/// Services, and there are fewer connections than this; it is for peers that have many requests on one, which cost memory
+/// before anything of a body has arrived.
+const REQUESTS_LIMIT: i64 = 2048;
+
+/// Every code with which a request can be refused.
+pub(crate) const REFUSALS: [&str; 14] = [
+    "BodyTimeout",
+    "BodyTooLarge",
+    "BodyUnreadable",
+    "MethodNotAllowed",
+    "NotFound",
+    "Overloaded",
+    "ReviewEmpty",
+    "ReviewKind",
+    "ReviewMalformed",
+    "ReviewNoRequest",
+    "ReviewNoUid",
+    "ReviewNotUtf8",
+    "ReviewVersion",
+    "UnsupportedMediaType",
+];
+
 /// What every request can see.
 pub(crate) struct Shared {
     pub(crate) definitions: Arc<Store>,
@@ -41,6 +67,10 @@ pub(crate) struct Shared {
     pub(crate) certificate: Option<Arc<Serving>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) bodies: Bodies,
+    pub(crate) liveness: Liveness,
+    pub(crate) metrics: Reviews,
+    /// Absent: none are written.
+    pub(crate) events: Option<Events>,
 }
 
 /// The memory that there is for bodies.
@@ -59,36 +89,74 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/validation/definition", post(validate))
         .route("/health/liveness", get(liveness))
         .route("/health/readiness", get(readiness))
-        .method_not_allowed_fallback(|| async {
+        .method_not_allowed_fallback(|State(shared): State<Arc<Shared>>| async move {
             // axum adds the header Allow.
-            Refusal::new(
+            shared.refuse(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "MethodNotAllowed",
                 "this path is there for another method, see Allow",
-            )
+            ))
         })
-        .fallback(|| async {
+        .fallback(|State(shared): State<Arc<Shared>>| async move {
             let paths =
                 "the paths are /mutation/pod, /validation/definition, /health/liveness and /health/readiness";
-            Refusal::new(StatusCode::NOT_FOUND, "NotFound", paths)
+            shared.refuse(Refusal::new(StatusCode::NOT_FOUND, "NotFound", paths))
         })
         .with_state(Arc::new(shared))
+}
+
+impl Shared {
+    /// Counts a refusal.
+    fn refuse(&self, refusal: Refusal) -> Refusal {
+        self.metrics.refused(refusal.code);
+        refusal
+    }
+
+    /// Begins a request, unless there are too many.
+    async fn begin(
+        &self,
+        request: Request<axum::body::Body>,
+    ) -> Result<(InFlight<'_>, Request<axum::body::Body>), Refusal> {
+        if let Some(in_flight) = self.metrics.begin(REQUESTS_LIMIT) {
+            return Ok((in_flight, request));
+        }
+        // A stream of HTTP/2 ends without its body, and must: there may be any number of them.
+        if request.version() < Version::HTTP_2 {
+            discard(request.into_body()).await;
+        }
+        let problem = "too many requests at once, come back in a second";
+        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "Overloaded", problem))
+    }
 }
 
 async fn mutate(
     State(shared): State<Arc<Shared>>,
     request: Request<axum::body::Body>,
 ) -> Result<Response, Refusal> {
-    let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
+    review_pod(&shared, request).await.map_err(|refusal| shared.refuse(refusal))
+}
+
+async fn review_pod(shared: &Shared, request: Request<axum::body::Body>) -> Result<Response, Refusal> {
+    let began = Instant::now();
+    let (_in_flight, request) = shared.begin(request).await?;
+    let Body { bytes: body, memory: _memory } = body(shared, request).await?;
+    let _work = shared.liveness.begin();
     let started = Instant::now();
-    match shared.definitions.current().engine.review(&body, &*shared.namespaces) {
+    let current = shared.definitions.current();
+    match current.engine.review(&body, &*shared.namespaces) {
         Ok(mut reviewed) => {
-            let response = std::mem::take(&mut reviewed.response);
             logs::review(&reviewed, started.elapsed());
+            current.count(&reviewed);
+            if let Some(events) = &shared.events {
+                events.review(&reviewed);
+            }
+            shared.metrics.answered(&reviewed, body.len(), began);
+            let response = std::mem::take(&mut reviewed.response);
             Ok(([(CONTENT_TYPE, "application/json")], response).into_response())
         }
         Err(error) => {
             logs::refused_review(error.code(), body.len());
+            shared.metrics.unreadable();
             Err(Refusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()))
         }
     }
@@ -98,7 +166,16 @@ async fn validate(
     State(shared): State<Arc<Shared>>,
     request: Request<axum::body::Body>,
 ) -> Result<Response, Refusal> {
-    let Body { bytes: body, memory: _memory } = body(&shared, request).await?;
+    review_of_definition(&shared, request).await.map_err(|refusal| shared.refuse(refusal))
+}
+
+async fn review_of_definition(
+    shared: &Shared,
+    request: Request<axum::body::Body>,
+) -> Result<Response, Refusal> {
+    let (_in_flight, request) = shared.begin(request).await?;
+    let Body { bytes: body, memory: _memory } = body(shared, request).await?;
+    let _work = shared.liveness.begin();
     let current = shared.definitions.current();
     match review_definition(&body, shared.definitions.options(), |name| current.file_of(name)) {
         Ok(mut reviewed) => {
@@ -212,8 +289,11 @@ async fn discard(mut body: axum::body::Body) {
     let _ = tokio::time::timeout(Duration::from_secs(2), read).await;
 }
 
-async fn liveness() -> Response {
-    health(StatusCode::OK, "ok", None)
+async fn liveness(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.liveness.problem() {
+        None => health(StatusCode::OK, "ok", None),
+        Some(reason) => health(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(&reason)),
+    }
 }
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {

@@ -5,6 +5,11 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
 use sidecar_engine::{ChangeKind, Decision, DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -58,7 +63,24 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
     Ok(log)
 }
 
+/// The lines that were lost, as a metric.
+#[derive(Debug)]
+struct Dropped(ErrorCounter);
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "Lines of the log that nobody read in time";
+        let metric = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX)).encode(metric)
+    }
+}
+
 impl Log {
+    /// Has the lines that were lost among the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Dropped(self.dropped.clone())));
+    }
+
     /// Says now and then how many lines were dropped, as long as it is polled.
     pub(crate) async fn watch(&self) {
         let mut said = 0;
@@ -100,10 +122,10 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
     }
     let decision = match reviewed {
         Reviewed { denied: true, .. } => "denied",
-        Reviewed { operations: 1.., .. } => "injected",
+        Reviewed { operations: 1.., skipped: None, .. } => "injected",
         _ => "unchanged",
     };
-    let owner = reviewed.owner.as_ref().map(|(kind, name)| format!("{kind}/{name}"));
+    let owner = reviewed.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name));
     info!(
         event = "review",
         uid = short(&reviewed.uid),
@@ -125,7 +147,7 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
 }
 
 /// What the warnings say, of the sidecars that the pod was meant to have and goes without.
-fn messages(decisions: &[Decision<'_>]) -> Option<String> {
+pub(super) fn messages(decisions: &[Decision<'_>]) -> Option<String> {
     let mut messages = String::new();
     // A pod may miss a thousand sidecars; what would be cut off need not be written first.
     for decision in decisions.iter().filter(|decision| decision.is_missed()) {

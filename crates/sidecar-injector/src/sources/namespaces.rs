@@ -9,6 +9,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use sidecar_engine::{Namespace, Namespaces};
 
+use super::metrics::Watch;
 use super::readiness::Readiness;
 use super::watching::{self, Watched};
 
@@ -37,10 +38,10 @@ impl Namespaces for NamespaceMap {
 }
 
 /// Keeps the map up to date, as long as it is polled.
-pub(crate) async fn follow(client: Client, map: Arc<NamespaceMap>, readiness: Arc<Readiness>) {
+pub(super) async fn follow(client: Client, map: Arc<NamespaceMap>, readiness: Arc<Readiness>, watch: Watch) {
     // The API server then sends nothing but metadata.
     let api: Api<PartialObjectMeta<KubernetesNamespace>> = Api::all(client);
-    watching::follow(api, Metadata { map, readiness }).await;
+    watching::follow(api, Metadata { map, readiness }, watch).await;
 }
 
 struct Metadata {

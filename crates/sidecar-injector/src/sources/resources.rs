@@ -9,6 +9,7 @@ use kube::core::TypeMeta;
 use kube::{Api, Client};
 use sidecar_engine::definition::{API_VERSION, DefinitionName, Kind};
 
+use super::metrics::Watch;
 use super::readiness::Readiness;
 use super::reading::{self, Document};
 use super::store::{Part, Source, Store};
@@ -18,10 +19,16 @@ use super::watching::{self, Watched};
 pub(crate) const KINDS: [Kind; 2] = [Kind::ClusterSidecarDefinition, Kind::SidecarDefinition];
 
 /// Keeps the store up to date with the objects of a kind, as long as it is polled.
-pub(crate) async fn follow(client: Client, kind: Kind, store: Arc<Store>, readiness: Arc<Readiness>) {
+pub(super) async fn follow(
+    client: Client,
+    kind: Kind,
+    store: Arc<Store>,
+    readiness: Arc<Readiness>,
+    watch: Watch,
+) {
     let resource = resource(kind);
     let api = Api::all_with(client, &resource);
-    watching::follow(api, Objects { kind, store, readiness }).await;
+    watching::follow(api, Objects { kind, store, readiness }, watch).await;
 }
 
 fn resource(kind: Kind) -> ApiResource {

@@ -9,10 +9,13 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use sidecar_engine::Engine;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use sidecar_engine::definition::{Compiled, DefinitionName, Kind, Problem, ReadOptions};
+use sidecar_engine::{Engine, Reason, Reviewed};
 use tracing::{info, warn};
 
+use super::metrics::{Metrics, States};
 use super::reading::Document;
 
 /// At most so many names in one line of the log.
@@ -50,6 +53,7 @@ pub(crate) struct Store {
     loaded: ArcSwap<Loaded>,
     /// For those who load; nobody who answers a review looks at it.
     state: Mutex<State>,
+    metrics: Metrics,
 }
 
 /// What reviews are answered with.
@@ -58,6 +62,8 @@ pub(crate) struct Loaded {
     pub(crate) engine: Engine,
     /// Where the definitions that are served from files stand.
     files: HashMap<DefinitionName, Arc<str>>,
+    /// How often each definition was injected, by the name that decisions have for it.
+    injections: HashMap<String, Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -107,8 +113,8 @@ struct Difference {
 impl Store {
     /// A store of nothing yet.
     pub(crate) fn new(settings: Settings) -> Self {
-        let loaded = Loaded { engine: engine(Vec::new(), &settings), files: HashMap::new() };
-        Store { settings, loaded: ArcSwap::from_pointee(loaded), state: Mutex::default() }
+        let engine = engine(Vec::new(), &settings);
+        Store::of(engine, settings)
     }
 
     /// A store of the article's definition alone, for a start without configuration.
@@ -117,8 +123,22 @@ impl Store {
             None => Engine::builtin(),
             Some(excluded) => Engine::builtin().with_excluded_namespaces(excluded),
         };
-        let loaded = Loaded { engine: builtin, files: HashMap::new() };
-        Store { settings, loaded: ArcSwap::from_pointee(loaded), state: Mutex::default() }
+        let store = Store::of(builtin, settings);
+        let ready = store.current().engine.definitions().count();
+        store.metrics.loaded(States { ready, ..States::default() }, 0);
+        store
+    }
+
+    fn of(engine: Engine, settings: Settings) -> Self {
+        let metrics = Metrics::default();
+        let injections = injections(&engine, &metrics);
+        let loaded = ArcSwap::from_pointee(Loaded { engine, files: HashMap::new(), injections });
+        Store { settings, loaded, state: Mutex::default(), metrics }
+    }
+
+    /// Has the definitions among the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     /// How strictly definitions are read.
@@ -139,15 +159,18 @@ impl Store {
         let after = state.serving();
         let difference = Difference::between(&before, &after);
         let definitions = after.into_iter().map(|(_, definition)| definition).collect();
-        self.loaded.store(Arc::new(Loaded {
-            engine: engine(definitions, &self.settings),
-            files: state.served_from_files(),
-        }));
+        let engine = engine(definitions, &self.settings);
+        let injections = injections(&engine, &self.metrics);
+        self.loaded.store(Arc::new(Loaded { engine, files: state.served_from_files(), injections }));
+        for name in &difference.removed {
+            self.metrics.forget(&name.shown());
+        }
         self.say(&mut state, &difference);
     }
 
     fn say(&self, state: &mut State, difference: &Difference) {
         let complaints: BTreeSet<_> = state.complaints().into_iter().collect();
+        self.metrics.loaded(state.states(), complaints.difference(&state.said).count());
         for complaint in complaints.difference(&state.said) {
             let then = if complaint.keeps_good { "keeping the last good version" } else { "not served" };
             warn!(
@@ -188,6 +211,17 @@ impl Store {
 }
 
 impl Loaded {
+    /// Counts what a review did.
+    pub(crate) fn count(&self, reviewed: &Reviewed<'_>) {
+        if reviewed.dry_run || reviewed.operations == 0 {
+            return;
+        }
+        let injected = reviewed.decisions.iter().filter(|decision| decision.reason == Reason::Injected);
+        for counter in injected.filter_map(|decision| self.injections.get(&*decision.definition)) {
+            counter.inc();
+        }
+    }
+
     /// The place of the file that a name is served from.
     pub(crate) fn file_of(&self, name: &DefinitionName) -> Option<String> {
         self.files.get(name).map(ToString::to_string)
@@ -268,6 +302,21 @@ impl State {
             Some((name.clone(), claim.place.clone()))
         });
         served.collect()
+    }
+
+    fn states(&self) -> States {
+        let invalid = self.nameless.iter().filter(|(_, _, document)| document.outcome.is_err()).count();
+        let mut states = States { invalid, ..States::default() };
+        for claims in self.claims.values() {
+            let Some((first, others)) = claims.split_first() else { continue };
+            states.conflicted += others.len();
+            match (&first.good, &first.problems) {
+                (None, _) => states.invalid += 1,
+                (Some(_), None) if !first.is_out_of_sight => states.ready += 1,
+                (Some(_), _) => states.kept += 1,
+            }
+        }
+        states
     }
 
     fn complaints(&self) -> Vec<Complaint> {
@@ -366,6 +415,10 @@ fn engine(definitions: Vec<Arc<Compiled>>, settings: &Settings) -> Engine {
         None => engine,
         Some(excluded) => engine.with_excluded_namespaces(excluded),
     }
+}
+
+fn injections(engine: &Engine, metrics: &Metrics) -> HashMap<String, Counter> {
+    engine.definitions().map(|name| (name.to_string(), metrics.injections_of(&name))).collect()
 }
 
 fn lines(problems: &[Problem]) -> String {

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use super::metrics::Watch;
+
 /// How long it must have been quiet before changes are published: `kubectl apply` of a folder comes in a burst.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -45,7 +47,7 @@ pub(crate) trait Watched {
 }
 
 /// Watches, as long as it is polled.
-pub(crate) async fn follow<W: Watched>(api: Api<W::Object>, watched: W) {
+pub(super) async fn follow<W: Watched>(api: Api<W::Object>, watched: W, metrics: Watch) {
     let mut events = pin!(watcher(api, watcher::Config::default()));
     let mut state = State { watched, listed: BTreeMap::new(), kept: BTreeMap::new() };
     let mut trouble = Trouble::default();
@@ -67,11 +69,16 @@ pub(crate) async fn follow<W: Watched>(api: Api<W::Object>, watched: W) {
         match event {
             Some(Ok(event)) => {
                 trouble.is_over(&event, state.watched.name());
+                // A list that is still coming in says nothing yet.
+                if !matches!(event, Event::Init | Event::InitApply(_)) {
+                    metrics.is_up_to_date();
+                }
                 if state.take_in(event) {
                     unpublished = unpublished.or_else(|| Some(Instant::now() + HOLD));
                 }
             }
             Some(Err(error)) => {
+                metrics.failed();
                 let (wait, is_gone) = trouble.add(&error, state.watched.name());
                 if is_gone {
                     state.kept.clear();

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::StreamBody;
 use hyper::StatusCode;
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::client::{Connection, connect_tls, pod, review, tls};
-use crate::server::Server;
+use crate::server::{HOST, Server};
 
 async fn is_injecting(server: &Server) -> bool {
     let call = async {
@@ -96,6 +100,34 @@ async fn bodies_beyond_the_memory_for_them_are_asked_to_come_back() {
         }
     }
     panic!("28 MB found room at once");
+}
+
+/// HTTP/2 has many requests on one connection: 33 connections would be 2,112 requests, whose bodies never come.
+#[tokio::test]
+async fn more_than_2048_requests_at_once_are_asked_to_come_back() {
+    let server = Server::start(&[("HTTPS_ENABLED", "false")]);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..33 {
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..64 {
+            let mut sender = sender.clone();
+            requests.spawn(async move {
+                let never = futures_util::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>();
+                let request = hyper::Request::post(format!("http://{HOST}/mutation/pod"))
+                    .header("Content-Type", "application/json")
+                    .body(StreamBody::new(never))
+                    .unwrap();
+                sender.send_request(request).await
+            });
+        }
+    }
+    // The first answer is to one that came too late: the others get none before their body's time is up.
+    let answer = requests.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["retry-after"], "1");
 }
 
 #[tokio::test]

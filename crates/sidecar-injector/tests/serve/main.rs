@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod connections;
 mod definitions;
+mod metrics;
 mod server;
 mod shutdown;
 mod validation;
