@@ -141,6 +141,7 @@ impl Creator {
 pub struct Load {
     places: Places,
     stop: watch::Sender<bool>,
+    created: watch::Receiver<usize>,
     attempts: JoinHandle<Vec<Attempt>>,
     sweeper: JoinHandle<()>,
 }
@@ -151,20 +152,30 @@ impl Load {
     /// # Errors
     /// Pods are not injected to begin with.
     pub async fn start(at: &Installation) -> Result<Self> {
+        Self::start_at(at, PACE).await
+    }
+
+    /// The same at a pace of one's own.
+    ///
+    /// # Errors
+    /// Pods are not injected to begin with.
+    pub async fn start_at(at: &Installation, pace: Duration) -> Result<Self> {
         let places = Places::prepare(at).await?;
         let creator = Arc::new(Creator::new(&at.cluster.client()?, &places));
         let sweeping = Arc::clone(&creator);
         let sweeper = tokio::spawn(async move { sweeping.sweep().await });
         let (stop, mut stopped) = watch::channel(false);
+        let (counting, created) = watch::channel(0);
         let attempts = tokio::spawn(async move {
             let mut started = JoinSet::new();
             // Ticks that came late are made up for.
-            let mut ticks = tokio::time::interval(PACE);
+            let mut ticks = tokio::time::interval(pace);
             for number in 0.. {
                 tokio::select! {
                     _ = ticks.tick() => {
                         let creator = Arc::clone(&creator);
                         started.spawn(async move { creator.create(number).await });
+                        counting.send_replace(number + 1);
                     }
                     _ = stopped.changed() => break,
                 }
@@ -173,7 +184,7 @@ impl Load {
         });
         // Some pods before whatever comes.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok(Self { places, stop, attempts, sweeper })
+        Ok(Self { places, stop, created, attempts, sweeper })
     }
 
     /// Creates so many pods, all at the same time.
@@ -189,6 +200,13 @@ impl Load {
             started.spawn(async move { creator.create(number).await });
         }
         Ok(Report::new(name, started.join_all().await))
+    }
+
+    /// Waits until the creation of so many pods has begun.
+    pub async fn until_created(&self, count: usize) {
+        let mut created = self.created.clone();
+        // It counts as long as it creates.
+        drop(created.wait_for(|created| *created >= count).await);
     }
 
     /// Stops, and waits until the last creation has been answered.

@@ -3,6 +3,7 @@
 //! Each trial says what must hold and adds a row to the table that is printed at the end; docs/operations.md shows one.
 //! `SIDECAR_FAULTS=long` does everything for longer, or more often.
 
+mod certificates;
 mod control_plane;
 mod definitions;
 mod pressure;
@@ -46,6 +47,18 @@ const TRIALS: &[Trial] = &e2e::trials![
     control_plane::etcd_does_not_answer,
     #[processes]
     control_plane::the_api_server_is_restarted,
+    #[processes]
+    certificates::twenty_rotations,
+    #[processes]
+    certificates::certificates_that_live_for_seconds,
+    #[processes]
+    certificates::the_secret_is_damaged,
+    #[processes]
+    certificates::the_secret_is_deleted,
+    #[processes]
+    certificates::the_bundle_is_cleared,
+    #[processes]
+    certificates::certificate_modes_are_switched,
     #[processes]
     releases::an_upgrade_and_a_rollback,
     #[processes]

@@ -244,7 +244,8 @@ impl Configuration {
         self.written.push(Instant::now());
         let pem: Vec<_> =
             wanted.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
-        let bundle = STANDARD.encode(pem::encode_many(&pem));
+        let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        let bundle = STANDARD.encode(pem::encode_many_config(&pem, unix));
         let names = self.webhooks.iter().flatten().map(|webhook| &webhook.name);
         let webhooks: Vec<_> =
             names.map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();

@@ -20,7 +20,7 @@ use super::authority::CertificateError;
 use super::bundle::{Bundles, ConfigurationKind};
 use super::clock::Clock;
 use super::object::{self, Seen};
-use super::rotation::{Certificates, Lifetimes, Situation};
+use super::rotation::{Certificates, Lifetimes, Situation, Step, Stored};
 use super::secret;
 
 /// How often to look without anything having happened, at least.
@@ -118,6 +118,7 @@ impl Managed {
                     "the Secret {namespace}/{secret} is missing: each replica goes on with what it has; for them to share it \
                      again, upgrade the release, or: kubectl create secret generic {secret} --namespace {namespace}"
                 ));
+                self.go_on_alone();
                 Agreement::Alone
             }
             Seen::Present(secret) => self.follow(&secret).await,
@@ -125,6 +126,27 @@ impl Managed {
         if agreement != Agreement::Unknown {
             self.publish(agreement).await;
         }
+    }
+
+    /// Takes the next step for what this replica has, without storing it anywhere.
+    fn go_on_alone(&mut self) {
+        match self.next_step(self.held.clone().into()) {
+            Ok(Some(step)) => {
+                info!(event = "certificates_made", why = ?step.why, "for this replica alone");
+                self.held = step.certificates;
+            }
+            Ok(None) => {}
+            Err(error) => self.say(&error.to_string()),
+        }
+    }
+
+    fn next_step(&self, stored: Stored) -> Result<Option<Step>, CertificateError> {
+        let (lifetimes, now) = (&self.settings.lifetimes, self.clock.now());
+        let patience = stored.patience(lifetimes, now);
+        let next = stored.next.as_ref();
+        let is_next_trusted = next.is_some_and(|next| self.bundles.have_had(&next.details.der, patience));
+        let (held, names) = (&self.held, &self.settings.names);
+        Situation { stored, held, is_next_trusted, names, lifetimes, now }.step()
     }
 
     /// Takes the next step, and takes over what is stored.
@@ -136,17 +158,7 @@ impl Managed {
             self.say(&format!("the Secret {}: {}", self.settings.secret, problems.join("; ")));
         }
         let whole = stored.whole();
-        let propagation = self.settings.lifetimes.propagation;
-        let next = stored.next.as_ref();
-        let situation = Situation {
-            is_next_trusted: next.is_some_and(|next| self.bundles.have_had(&next.details.der, propagation)),
-            stored,
-            held: &self.held,
-            names: &self.settings.names,
-            lifetimes: &self.settings.lifetimes,
-            now: self.clock.now(),
-        };
-        let step = match (situation.step(), whole) {
+        let step = match (self.next_step(stored), whole) {
             (Ok(Some(step)), _) => step,
             (Ok(None), Some(certificates)) => {
                 self.held = certificates;

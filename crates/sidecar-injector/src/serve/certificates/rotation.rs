@@ -74,7 +74,20 @@ pub(crate) struct Stored {
     pub(crate) request: Option<Request>,
 }
 
+impl From<Certificates> for Stored {
+    fn from(certificates: Certificates) -> Self {
+        let Certificates { authority, leaf, next } = certificates;
+        Stored { authority: Some(authority), leaf: Some(leaf), next, request: None }
+    }
+}
+
 impl Stored {
+    /// For how long the next CA must have been in every bundle: not until the one that signs now has expired.
+    pub(crate) fn patience(&self, lifetimes: &Lifetimes, now: SystemTime) -> Duration {
+        let left = self.authority.as_ref().map(|authority| authority.details.remaining(now));
+        left.map_or(Duration::ZERO, |left| lifetimes.propagation.min(left / 4))
+    }
+
     /// All of it, if all of it can be used.
     pub(crate) fn whole(&self) -> Option<Certificates> {
         Some(Certificates {
@@ -234,8 +247,7 @@ mod tests {
     }
 
     fn stored(certificates: &Certificates) -> Stored {
-        let Certificates { authority, leaf, next } = certificates.clone();
-        Stored { authority: Some(authority), leaf: Some(leaf), next, request: None }
+        certificates.clone().into()
     }
 
     /// The next step for what is stored, for a replica that has `held`.
@@ -309,6 +321,14 @@ mod tests {
         let step = step(stored(&held), &held, false, 2000).unwrap();
         assert_eq!(step.why, Why::Expired);
         assert!(step.certificates.authority.details.is_valid(start() + 2000 * DAY));
+    }
+
+    #[test]
+    fn nobody_waits_for_longer_than_the_old_authority_lives() {
+        let stored = stored(&made());
+        let patience = |left: Duration| stored.patience(&lifetimes(), start() + 1800 * DAY - left);
+        assert_eq!(patience(DAY), Duration::from_secs(30));
+        assert_eq!(patience(Duration::from_secs(40)), Duration::from_secs(10));
     }
 
     #[test]

@@ -1,0 +1,249 @@
+//! What can happen to certificates while pods are being created.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::load::Load;
+use e2e::{Installation, wait_for};
+use serde_json::{Value, json};
+
+use crate::{record, settled, short_or_long};
+
+const SECRET: &str = "kubernetes-sidecar-injector-certificates";
+const UPGRADE: &str =
+    "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default";
+/// The same, and whoever else owns a field gives way (Helm 4).
+const FORCED: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --force-conflicts";
+
+/// The name of every webhook, of pods and of definitions, with the CA certificates that it trusts.
+async fn bundles(at: &Installation) -> Result<Vec<Vec<String>>> {
+    let kinds = "mutatingwebhookconfiguration,validatingwebhookconfiguration";
+    let list = at.get(&[kinds, "kubernetes-sidecar-injector"]).await?;
+    let items = list["items"].as_array().context("no list")?;
+    let webhooks = items.iter().flat_map(|item| item["webhooks"].as_array().into_iter().flatten());
+    let bundles = webhooks.map(|webhook| {
+        let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+        let pem = String::from_utf8(STANDARD.decode(bundle)?)?;
+        let certificates = pem.split_inclusive("-----END CERTIFICATE-----").map(str::trim);
+        Ok(certificates.filter(|pem| !pem.is_empty()).map(ToOwned::to_owned).collect())
+    });
+    bundles.collect()
+}
+
+/// What the Secret holds under a key.
+async fn stored(at: &Installation, key: &str) -> Result<String> {
+    let secret = at.get(&["secret", SECRET, "-n", "default"]).await?;
+    let value = secret["data"][key].as_str().unwrap_or_default();
+    Ok(String::from_utf8(STANDARD.decode(value)?)?)
+}
+
+/// How often each replica has said this.
+fn said(at: &Installation, event: &str) -> Result<Vec<usize>> {
+    let running = at.cluster.fake_node()?.running();
+    let count = |log: &std::path::Path| {
+        std::fs::read_to_string(log).unwrap_or_default().matches(&format!("\"{event}\"")).count()
+    };
+    Ok(running.iter().map(|container| count(&container.log)).collect())
+}
+
+/// Asks for a new leaf or a new CA, and waits until every replica serves it.
+async fn rotate(at: &Installation, what: &str) -> Result<()> {
+    let before = said(at, "certificate_reloaded")?;
+    let certificate = stored(at, "tls-cert-file").await?;
+    let annotation = format!("sidecar.me/rotate={what}");
+    at.kubectl(&["annotate", "secret", SECRET, "-n", "default", "--overwrite", &annotation]).await?;
+    wait_for("another certificate in every replica", async || {
+        let now = said(at, "certificate_reloaded")?;
+        let is_served = now.len() == before.len() && now.iter().zip(&before).all(|(now, then)| now > then);
+        Ok(is_served && stored(at, "tls-cert-file").await? != certificate)
+    })
+    .await
+}
+
+/// Twenty in a row, every other one with a new CA, and not one of ten thousand reviews fails.
+pub(crate) async fn twenty_rotations(at: &Installation) -> Result<()> {
+    at.shell(&format!(
+        "{UPGRADE} --set certificates.selfManaged.caPropagation=1s --set certificates.selfManaged.caOverlap=20s"
+    ))
+    .await?;
+    settled(at, 2).await?;
+    let authority = stored(at, "ca.crt").await?;
+    let load = Load::start_at(at, Duration::from_millis(9)).await?;
+    let rounds = short_or_long(10, 30);
+    for _ in 0..rounds {
+        rotate(at, "leaf").await?;
+        rotate(at, "ca").await?;
+    }
+    // Every pod is reviewed twice.
+    load.until_created(5000).await;
+    let report = record(load.finish("Certificate rotated again and again (leaf and CA by turns)").await?);
+    report.expect_nothing_lost()?;
+    ensure!(report.attempts >= 5000, "{report}");
+    let now = stored(at, "ca.crt").await?;
+    ensure!(now != authority);
+    let ended = wait_for("an end of the old CA", async || {
+        Ok(bundles(at).await?.iter().all(|bundle| bundle.len() == 1 && now.contains(&bundle[0])))
+    })
+    .await;
+    if ended.is_err() {
+        eprintln!("{:#?}\n{now}", bundles(at).await?);
+        for c in at.cluster.fake_node()?.running() {
+            eprintln!(
+                "{}",
+                std::fs::read_to_string(&c.log)
+                    .unwrap_or_default()
+                    .lines()
+                    .filter(|l| !l.contains("\"review\""))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+        }
+    }
+    ended?;
+    at.shell(UPGRADE).await?;
+    settled(at, 2).await
+}
+
+/// A certificate that lives for seconds is renewed all the time, without anybody asking.
+pub(crate) async fn certificates_that_live_for_seconds(at: &Installation) -> Result<()> {
+    at.shell(&format!(
+        "{UPGRADE} --set certificates.selfManaged.caLifetime=30s --set certificates.selfManaged.certificateLifetime=9s \
+         --set certificates.selfManaged.caPropagation=1s --set certificates.selfManaged.caOverlap=20s"
+    ))
+    .await?;
+    settled(at, 2).await?;
+    let folder = tempfile::tempdir()?;
+    let load = Load::start(at).await?;
+    let before = (stored(at, "ca.crt").await?, stored(at, "tls-cert-file").await?);
+    tokio::time::sleep(short_or_long(Duration::from_secs(30), Duration::from_mins(4))).await;
+    let report = record(load.finish("Certificates that live for 9 s, CAs that live for 30 s").await?);
+    ensure!(before.0 != stored(at, "ca.crt").await?, "the CA was not renewed");
+    at.shell(UPGRADE).await?;
+    settled(at, 2).await?;
+    wait_for("certificates that live for longer", async || {
+        std::fs::write(folder.path().join("pem"), stored(at, "tls-cert-file").await?)?;
+        let arguments = ["x509", "-checkend", "86400", "-noout", "-in", "pem"];
+        Ok(Command::new("openssl").args(arguments).current_dir(folder.path()).output()?.status.success())
+    })
+    .await?;
+    report.expect_nothing_lost()
+}
+
+/// The replicas serve on with what they have, and share it again when there is a Secret.
+pub(crate) async fn the_secret_is_deleted(at: &Installation) -> Result<()> {
+    let authority = stored(at, "ca.crt").await?;
+    let load = Load::start(at).await?;
+    at.kubectl(&["delete", "secret", SECRET, "-n", "default"]).await?;
+    wait_for("a word about it", async || {
+        Ok(said(at, "certificates_not_shared")?.iter().all(|count| *count > 0))
+    })
+    .await?;
+    // One that starts now makes its own, and the webhooks trust it beside the others.
+    let pods = at.pods("default", "app.kubernetes.io/name=kubernetes-sidecar-injector", 2).await?;
+    let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
+    at.kubectl(&["delete", "pod", name, "-n", "default", "--wait=false"]).await?;
+    settled(at, 2).await?;
+    ensure!(bundles(at).await?.iter().all(|bundle| bundle.len() >= 2), "{:?}", bundles(at).await?);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    at.kubectl(&["create", "secret", "generic", SECRET, "-n", "default"]).await?;
+    wait_for("certificates in the Secret", async || Ok(!stored(at, "tls-cert-file").await?.is_empty()))
+        .await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let report = record(load.finish("The Secret is deleted, and made again later").await?);
+    report.expect_nothing_lost()?;
+    let now = stored(at, "ca.crt").await?;
+    let trusted = bundles(at).await?;
+    ensure!(
+        trusted.iter().all(|bundle| bundle.iter().any(|pem| authority.contains(pem))),
+        "the old CA goes later"
+    );
+    ensure!(trusted.iter().all(|bundle| bundle.iter().any(|pem| now.contains(pem))));
+    // The release gets back what it knows of the Secret.
+    at.kubectl(&["delete", "secret", SECRET, "-n", "default"]).await?;
+    at.shell(UPGRADE).await?;
+    settled(at, 2).await?;
+    wait_for("the same certificates in the Secret again", async || Ok(stored(at, "ca.crt").await? == now))
+        .await
+}
+
+/// Somebody writes nonsense into it.
+pub(crate) async fn the_secret_is_damaged(at: &Installation) -> Result<()> {
+    let load = Load::start(at).await?;
+    for key in ["ca.key", "tls-cert-file", "tls-private-key-file", "ca.crt"] {
+        let patch = json!({"data": {key: STANDARD.encode("nonsense")}}).to_string();
+        at.kubectl(&["patch", "secret", SECRET, "-n", "default", "--patch", &patch]).await?;
+        wait_for("something usable in the Secret", async || Ok(stored(at, key).await? != "nonsense")).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(said(at, "certificates_not_shared")?.iter().all(|count| *count > 0));
+    record(load.finish("The Secret is damaged, key by key").await?).expect_nothing_lost()
+}
+
+/// Until it is put back nothing is injected, which is the one thing that no injector can prevent; it is a moment.
+pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
+    let authority = stored(at, "ca.crt").await?;
+    let load = Load::start(at).await?;
+    for _ in 0..3 {
+        for (kind, count) in [("mutatingwebhookconfiguration", 4), ("validatingwebhookconfiguration", 1)] {
+            let clear = (0..count)
+                .map(|n| json!({"op": "remove", "path": format!("/webhooks/{n}/clientConfig/caBundle")}));
+            let clear = clear.collect::<Value>().to_string();
+            at.kubectl(&["patch", kind, "kubernetes-sidecar-injector", "--type=json", "-p", &clear]).await?;
+        }
+        wait_for("our CA in every bundle", async || {
+            Ok(bundles(at).await?.iter().all(|bundle| bundle.iter().any(|pem| authority.contains(pem))))
+        })
+        .await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let report = record(load.finish("`caBundle` cleared, three times").await?);
+    ensure!(report.gap < Duration::from_secs(5) && report.injected > report.attempts / 2, "{report}");
+    crate::recovered(at).await
+}
+
+/// By upgrades from any mode to any other: old pods are trusted as long as they serve, and new ones before they do.
+pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let authority = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(Vec::new())?;
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = params.self_signed(&authority)?.pem();
+    let key = rcgen::KeyPair::generate()?;
+    let name = "kubernetes-sidecar-injector.default.svc".to_owned();
+    let leaf = rcgen::CertificateParams::new(vec![name])?;
+    let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(params, authority))?;
+    std::fs::write(file("tls.crt"), leaf.pem())?;
+    std::fs::write(file("tls.key"), key.serialize_pem())?;
+    at.shell(&format!(
+        "kubectl create secret generic certs -n default --from-file=tls-cert-file={} --from-file=tls-private-key-file={}",
+        file("tls.crt"),
+        file("tls.key")
+    ))
+    .await?;
+
+    let load = Load::start(at).await?;
+    // To one's own certificate: trust both, then use it.
+    let provided = "--set certificates.mode=provided --set certificates.provided.secretName=certs";
+    let with = |name: &str| format!("--set-file certificates.provided.caBundle={}", file(name));
+    std::fs::write(file("both.crt"), format!("{own}{}", stored(at, "ca.crt").await?))?;
+    std::fs::write(file("own.crt"), own)?;
+    for line in [
+        format!("{FORCED} {provided} {}", with("both.crt")),
+        format!("{UPGRADE} {provided} {}", with("own.crt")),
+        UPGRADE.to_owned(),
+        format!("{FORCED} --set certificates.mode=helm"),
+        UPGRADE.to_owned(),
+        UPGRADE.to_owned(),
+    ] {
+        at.shell(&line).await.with_context(|| line.clone())?;
+        settled(at, 2).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let report = record(load.finish("Certificate mode switched by `helm upgrade`, five times").await?);
+    at.kubectl(&["delete", "secret", "certs", "-n", "default"]).await?;
+    report.expect_nothing_lost()
+}
