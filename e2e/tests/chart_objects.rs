@@ -4,16 +4,24 @@
 // A test may panic; clippy.toml says so for the test functions, this for their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use serde_json::json;
 use sidecar_testkit::{Cluster, HelmVersion, Options, Tier, repository_root};
 
 const INJECTOR: &str = "charts/kubernetes-sidecar-injector";
 const HTTPBIN: &str = "charts/httpbin";
 
+/// Kinds of others, which are not on this cluster: names and versions are checked, what is in them is not.
+const FOREIGN: [(&str, &str, &str); 2] =
+    [("cert-manager.io", "Certificate", "certificates"), ("cert-manager.io", "Issuer", "issuers")];
+
 /// Values that render what others do not.
-const COMBINATIONS: [&str; 11] = [
+const COMBINATIONS: [&str; 14] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
-    "definitionResources.watch=false,crds.install=false,serviceAccount.create=false",
+    "definitionResources.watch=false,crds.install=false,serviceAccount.create=false,serviceAccount.name=mine",
+    "certificates.mode=helm",
+    "certificates.mode=certManager",
+    "certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.externalCaBundle=true",
     "webhook.url=https://injector.example.com:8443,webhook.labels.a=b",
     "hostNetwork=true,containerPort=10260,dnsPolicy=Default",
     "hostUsers=false,minReadySeconds=3,updateStrategy.type=Recreate,updateStrategy.rollingUpdate=null",
@@ -32,6 +40,25 @@ async fn the_api_server_takes_all_that_the_charts_render() {
     let cluster = Cluster::start(Tier::Api, Options::default()).await.unwrap();
     for namespace in ["demo", "other"] {
         cluster.kubectl(&["create", "namespace", namespace]).await.unwrap().checked().unwrap();
+    }
+    for (group, kind, plural) in FOREIGN {
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {
+                "group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
+            },
+        });
+        cluster
+            .kubectl_with_input(&["create", "-f", "-"], &definition.to_string())
+            .await
+            .unwrap()
+            .checked()
+            .unwrap();
+        let name = format!("crd/{plural}.{group}");
+        cluster.kubectl(&["wait", "--for=condition=Established", &name]).await.unwrap().checked().unwrap();
     }
     let mut checked = 0;
     let mut profiles = vec![String::new()];

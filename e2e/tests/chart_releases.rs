@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{Installation, container_names, injector_binary, labelled_pod, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
-use serde_json::{Value, json};
 use sidecar_testkit::{Cluster, CommandOutput, HelmVersion, Options, Tier, repository_root};
 use tokio::task::JoinHandle;
 
@@ -21,8 +20,6 @@ const RELEASE: &str = "kubernetes-sidecar-injector";
 const CHART: &str = "charts/kubernetes-sidecar-injector";
 /// The commit whose chart was the previous release. It is taken from the history, so that nothing has to be stored.
 const PREVIOUS: &str = "8ccb0ab";
-/// How `values-gitops.yaml` gets its certificate.
-const GITOPS_CERTIFICATES: &str = "provided";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn releases_live_with_whoever_applies_them() {
@@ -80,11 +77,7 @@ async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<
         let arguments = [verb, "--server-side", "--field-manager=argocd-controller", "-f", "-"];
         at.cluster.kubectl_with_input(&arguments, &rendered).await
     };
-    let bundle = if GITOPS_CERTIFICATES == "provided" { Some(make_certificate(at).await?) } else { None };
     kubectl("apply").await?.checked()?;
-    if let Some(bundle) = bundle {
-        publish_bundle(at, &bundle).await?;
-    }
     at.wait_until_injecting().await?;
     // It runs, and does what it does, before the tool comes round again; and somebody restarts it by hand.
     let running = format!("deployment/{RELEASE}");
@@ -99,34 +92,7 @@ async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<
     }
     at.wait_until_injecting().await?;
     at.cluster.kubectl_with_input(&["delete", "--wait", "-f", "-"], &rendered).await?.checked()?;
-    if GITOPS_CERTIFICATES == "provided" {
-        at.kubectl(&["delete", "secret", "-n", "default", "kubernetes-sidecar-injector-certs"]).await?;
-    }
     at.pods("default", &format!("app.kubernetes.io/name={RELEASE}"), 0).await.map(drop)
-}
-
-/// A certificate for the Service in the Secret that the profile names; gives the CA.
-async fn make_certificate(at: &Installation) -> Result<String> {
-    let name = format!("--set=fullnameOverride={RELEASE}");
-    let made = ["template", "made", CHART, &name, "--show-only=templates/secret.yaml"];
-    let made = helm(at, HelmVersion::Four, &made).await?;
-    let mut secret: Value = serde_saphyr::from_str(&made)?;
-    secret["metadata"] = json!({"name": "kubernetes-sidecar-injector-certs", "namespace": "default"});
-    at.create(&secret, &[]).await?;
-    secret["data"]["ca.crt"].as_str().map(ToOwned::to_owned).context("no CA")
-}
-
-/// As cert-manager's CA injector does it.
-async fn publish_bundle(at: &Installation, bundle: &str) -> Result<()> {
-    for (kind, webhooks) in [("mutatingwebhookconfiguration", 4), ("validatingwebhookconfiguration", 1)] {
-        let operations: Vec<Value> = (0..webhooks)
-            .map(|index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle}))
-            .collect();
-        let patch = json!(operations).to_string();
-        let manager = "--field-manager=cainjector";
-        at.kubectl(&["patch", kind, RELEASE, "--type=json", manager, "--patch", &patch]).await?;
-    }
-    Ok(())
 }
 
 /// Who installs the previous release, who upgrades it, and how.
