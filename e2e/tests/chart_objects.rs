@@ -10,13 +10,14 @@ const INJECTOR: &str = "charts/kubernetes-sidecar-injector";
 const HTTPBIN: &str = "charts/httpbin";
 
 /// Values that render what others do not.
-const COMBINATIONS: [&str; 11] = [
+const COMBINATIONS: [&str; 12] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
     "definitionResources.watch=false,crds.install=false,serviceAccount.create=false",
     "webhook.url=https://injector.example.com:8443,webhook.labels.a=b",
     "hostNetwork=true,containerPort=10260,dnsPolicy=Default",
     "hostUsers=false,minReadySeconds=3,updateStrategy.type=Recreate,updateStrategy.rollingUpdate=null",
+    "selfProbe.enabled=true,grafanaDashboard.enabled=true,metrics.port=9091",
     "autoscaling.enabled=true,podDisruptionBudget.maxUnavailable=50%",
     "networkPolicy.enabled=true,networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28,networkPolicy.extraEgress[0].ports[0].port=53",
     "demo.enabled=true,commonLabels.a=b,commonAnnotations.c=d,namespaceOverride=other",
