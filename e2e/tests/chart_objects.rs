@@ -15,7 +15,7 @@ const FOREIGN: [(&str, &str, &str); 2] =
     [("cert-manager.io", "Certificate", "certificates"), ("cert-manager.io", "Issuer", "issuers")];
 
 /// Values that render what others do not.
-const COMBINATIONS: [&str; 14] = [
+const COMBINATIONS: [&str; 15] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
     "definitionResources.watch=false,crds.install=false,serviceAccount.create=false,serviceAccount.name=mine",
@@ -25,6 +25,7 @@ const COMBINATIONS: [&str; 14] = [
     "webhook.url=https://injector.example.com:8443,webhook.labels.a=b",
     "hostNetwork=true,containerPort=10260,dnsPolicy=Default",
     "hostUsers=false,minReadySeconds=3,updateStrategy.type=Recreate,updateStrategy.rollingUpdate=null",
+    "selfProbe.enabled=true,grafanaDashboard.enabled=true,metrics.port=9091",
     "autoscaling.enabled=true,podDisruptionBudget.maxUnavailable=50%",
     "networkPolicy.enabled=true,networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28,networkPolicy.extraEgress[0].ports[0].port=53",
     "demo.enabled=true,commonLabels.a=b,commonAnnotations.c=d,namespaceOverride=other",

@@ -147,3 +147,13 @@ The arguments are the root and the context.
 {{- end }}
 {{- toYaml $context }}
 {{- end }}
+
+{{- define "kubernetes-sidecar-injector.selfProbeNamespace" -}}
+{{- default (include "kubernetes-sidecar-injector.namespace" .) .Values.selfProbe.namespace }}
+{{- end }}
+
+{{/* Beside its own labels: what tells the Service of the metrics from the one that the API server calls. */}}
+{{- define "kubernetes-sidecar-injector.metricsLabels" -}}
+{{- include "kubernetes-sidecar-injector.selectorLabels" . }}
+app.kubernetes.io/component: metrics
+{{- end }}

@@ -99,6 +99,21 @@ fail less readably on such values asks this first.
     {{- fail (printf "extraVolumes must not have %q: the chart has a volume of this name" .name) }}
   {{- end }}
 {{- end }}
+{{- if and .Values.selfProbe.enabled (has (include "kubernetes-sidecar-injector.selfProbeNamespace" .) .Values.webhook.excludedNamespaces) }}
+  {{- fail (printf "selfProbe.namespace: nothing is injected in %q (webhook.excludedNamespaces), so the probe would always fail" (include "kubernetes-sidecar-injector.selfProbeNamespace" .)) }}
+{{- end }}
+{{- if and .Values.selfProbe.enabled (ne .Values.webhook.scope "Requested") (eq (include "kubernetes-sidecar-injector.selfProbeNamespace" .) .Release.Namespace) }}
+  {{- fail (printf "selfProbe with webhook.scope %q: the API server does not ask about pods of the release's own namespace, so name another in selfProbe.namespace" .Values.webhook.scope) }}
+{{- end }}
+{{- if not .Values.metrics.enabled }}
+  {{- range $name := list "serviceMonitor" "prometheusRule" }}
+    {{- if (get $.Values $name).enabled }}
+      {{- fail (printf "%s needs metrics.enabled: there is nothing to scrape without" $name) }}
+    {{- end }}
+  {{- end }}
+{{- else if eq (int .Values.metrics.port) (int .Values.containerPort) }}
+  {{- fail (printf "metrics.port and containerPort are both %d: a port can be listened on once" (int .Values.containerPort)) }}
+{{- end }}
 {{- if .Values.demo.enabled }}
   {{- if and (not .Values.existingDefinitionsConfigMap) (not (compact (values (default dict .Values.definitions)))) }}
     {{- fail "demo.enabled: nothing is in definitions, so there is no sidecar for the demo's pod" }}
@@ -110,10 +125,10 @@ fail less readably on such values asks this first.
     {{- fail (printf "demo.namespace: nothing is injected in %q (webhook.excludedNamespaces)" .Values.demo.namespace) }}
   {{- end }}
 {{- end }}
-{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
+{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "EXCLUDED_NAMESPACES" "METRICS_PORT" "EVENTS" "SELF_PROBE_NAMESPACE" "SELF_PROBE_INTERVAL" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
 {{- range .Values.extraEnv }}
   {{- if has .name $own }}
-    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, webhook.excludedNamespaces, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
+    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, webhook.excludedNamespaces, metrics, events, selfProbe, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -16,9 +16,11 @@ fn objects_and_names_are_the_article_s() {
         ("ClusterRole", INJECTOR),
         ("ClusterRole", "kubernetes-sidecar-injector-ca-bundle"),
         ("ClusterRole", "kubernetes-sidecar-injector-edit"),
+        ("ClusterRole", "kubernetes-sidecar-injector-events"),
         ("ClusterRole", "kubernetes-sidecar-injector-view"),
         ("ClusterRoleBinding", INJECTOR),
         ("ClusterRoleBinding", "kubernetes-sidecar-injector-ca-bundle"),
+        ("ClusterRoleBinding", "kubernetes-sidecar-injector-events"),
         ("ConfigMap", "kubernetes-sidecar-injector-definitions"),
         ("CustomResourceDefinition", of_definitions[0]),
         ("CustomResourceDefinition", of_definitions[1]),
@@ -60,7 +62,13 @@ fn the_process_listens_where_the_service_and_the_probes_call() {
     for (arguments, port) in [(vec![], 8443), (vec!["--set=containerPort=10250"], 10250)] {
         let objects = render(INJECTOR, INJECTOR, &arguments);
         let container = container(of_kind(&objects, "Deployment"));
-        assert_eq!(container["ports"], json!([{"name": "https", "containerPort": port, "protocol": "TCP"}]));
+        assert_eq!(
+            container["ports"],
+            json!([
+                {"name": "https", "containerPort": port, "protocol": "TCP"},
+                {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
+            ])
+        );
         let env = env(container);
         assert_eq!(env["HTTPS_PORT"], port.to_string());
         assert_eq!(env["HTTPS_ENABLED"], "true");

@@ -110,7 +110,11 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
     );
     assert_eq!(binding["roleRef"]["name"], INJECTOR);
 
-    let objects = render(INJECTOR, INJECTOR, &["--set=definitionResources.watch=false", HELM_MODE]);
+    let objects = render(
+        INJECTOR,
+        INJECTOR,
+        &["--set=definitionResources.watch=false,events.enabled=false", HELM_MODE],
+    );
     for kind in ["ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration"] {
         assert!(!objects.iter().any(|object| object["kind"] == kind), "{kind}");
     }

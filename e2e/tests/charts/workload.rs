@@ -1,6 +1,7 @@
 //! Where the pods run and who reaches them: the values that some clusters need.
 
 use serde_json::{Value, json};
+use sidecar_testkit::Program;
 
 use crate::render::*;
 
@@ -182,4 +183,48 @@ fn the_demo_is_a_namespace_with_a_pod_that_asks() {
     assert_eq!(demo["spec"]["template"]["metadata"]["labels"]["sidecar.me/inject"], "true");
     // It needs no rights and has none.
     assert_eq!(demo["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
+}
+
+/// Each right has somebody who needs it, and goes with him.
+#[test]
+fn events_and_the_self_probe_bring_their_rights_and_nothing_more() {
+    let rules = |arguments: &[&str], kind: &str, name: &str| {
+        let objects = render(INJECTOR, INJECTOR, arguments);
+        let role = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        role.map(|role| (role["metadata"]["namespace"].clone(), role["rules"].clone()))
+    };
+    let events = "kubernetes-sidecar-injector-events";
+    let (_, found) = rules(&[], "ClusterRole", events).unwrap();
+    assert_eq!(
+        found,
+        json!([{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}])
+    );
+    assert!(rules(&["--set=events.enabled=false"], "ClusterRole", events).is_none());
+
+    let probe = "kubernetes-sidecar-injector-self-probe";
+    assert!(rules(&[], "Role", probe).is_none());
+    let arguments = ["--set=selfProbe.enabled=true,selfProbe.namespace=probe"];
+    let (namespace, found) = rules(&arguments, "Role", probe).unwrap();
+    assert_eq!(namespace, "probe");
+    assert_eq!(found, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}]));
+    let objects = render(INJECTOR, INJECTOR, &arguments);
+    let env = env(container(of_kind(&objects, "Deployment")));
+    assert_eq!((env["SELF_PROBE_NAMESPACE"], env["SELF_PROBE_INTERVAL"]), ("probe", "60s"));
+}
+
+#[test]
+fn a_probe_that_could_only_fail_and_metrics_that_nobody_serves_are_refused() {
+    for (settings, says) in [
+        ("selfProbe.enabled=true,webhook.scope=All", "name another in selfProbe.namespace"),
+        ("selfProbe.enabled=true,selfProbe.namespace=kube-system", "nothing is injected in \"kube-system\""),
+        ("serviceMonitor.enabled=true,metrics.enabled=false", "serviceMonitor needs metrics.enabled"),
+        ("prometheusRule.enabled=true,metrics.enabled=false", "prometheusRule needs metrics.enabled"),
+        ("metrics.port=8443", "a port can be listened on once"),
+    ] {
+        let set = format!("--set={settings}");
+        let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[&set])).unwrap_err();
+        assert!(refused.contains(says), "{settings}: {refused}");
+    }
+    let other = "--set=selfProbe.enabled=true,webhook.scope=All,selfProbe.namespace=probe";
+    assert!(helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[other])).is_ok());
 }

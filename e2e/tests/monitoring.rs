@@ -1,0 +1,315 @@
+//! The chart's alerts and its dashboard, with Prometheus' own parser and rule engine: every query is one, asks for metrics that exist, and
+//! every alert fires when it should and only then. That the metrics of the documentation are those of the server is tested with the server.
+
+// A test may panic; clippy.toml says so for the test functions, this for their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sidecar_testkit::{Program, Programs, repository_root};
+
+/// Whether promtool is there. Who insists on it says so, as `.ci/run` does.
+fn has_promtool() -> bool {
+    let found =
+        Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
+    let is_required = std::env::var_os("SIDECAR_REQUIRE_PROMTOOL").is_some();
+    assert!(found || !is_required, "promtool is missing");
+    if !found {
+        eprintln!("LEFT OUT: promtool is missing (Debian's package prometheus has it)");
+    }
+    found
+}
+
+fn promtool(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("promtool").args(arguments).current_dir(folder).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {out}{err}");
+}
+
+fn render(more: &[&str]) -> Vec<Value> {
+    let programs = Programs::ensure(&[Program::Helm4]).unwrap();
+    let output = Command::new(programs.path(Program::Helm4).unwrap())
+        .current_dir(repository_root())
+        .args(["template", "kubernetes-sidecar-injector", "charts/kubernetes-sidecar-injector"])
+        .args(["--namespace=default", "--kube-version=1.37.0", "--set=prometheusRule.enabled=true"])
+        .args(["--set=serviceMonitor.enabled=true", "--set=grafanaDashboard.enabled=true"])
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    objects.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// All alerts that there are.
+fn rules() -> Value {
+    of_kind(&render(&["--set=selfProbe.enabled=true"]), "PrometheusRule")["spec"].clone()
+}
+
+fn alerts(rules: &Value) -> Vec<&Value> {
+    rules["groups"][0]["rules"].as_array().unwrap().iter().collect()
+}
+
+/// The queries of the dashboard, with values for its variables.
+fn dashboard_queries() -> Vec<String> {
+    let objects = render(&[]);
+    let mut maps =
+        objects.iter().filter_map(|object| object["data"]["kubernetes-sidecar-injector.json"].as_str());
+    let dashboard: Value = serde_json::from_str(maps.next().unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut numbers: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), panels.len(), "a number for each panel");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
+    queries.map(|query| query.replace("$namespace", ".+").replace("$__rate_interval", "5m")).collect()
+}
+
+/// Names and types of the table in the documentation.
+fn documented() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(repository_root().join("docs/operations.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+        let name = cells.next()?.trim_end_matches('`').to_owned();
+        let kind = cells.next().filter(|kind| ["counter", "gauge", "histogram"].contains(kind))?;
+        Some((name, kind.to_owned()))
+    });
+    rows.collect()
+}
+
+/// What others have: the API server's own, and Prometheus' word about each target.
+const OTHERS: [&str; 4] = [
+    "apiserver_admission_webhook_admission_duration_seconds_bucket",
+    "apiserver_admission_webhook_fail_open_count",
+    "apiserver_admission_webhook_rejection_count",
+    "up",
+];
+
+/// The names of metrics in a query: what stands in front of a selector, and what looks like one of ours wherever it stands.
+fn metrics_in(query: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // Every second piece is a text.
+    for (index, piece) in query.split('"').enumerate() {
+        if index % 2 == 1 {
+            continue;
+        }
+        let mut rest = piece;
+        while let Some(start) = rest.find(is_part) {
+            rest = &rest[start..];
+            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            let is_ours =
+                ["sidecar_injector_", "process_", "apiserver_"].iter().any(|prefix| word.starts_with(prefix));
+            if after.starts_with('{') || is_ours {
+                names.insert(word.to_owned());
+            }
+            rest = after;
+        }
+    }
+    names
+}
+
+#[test]
+fn every_query_asks_for_metrics_that_exist() {
+    let documented = documented();
+    let exists = |name: &str| {
+        let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| name.strip_suffix(part));
+        OTHERS.contains(&name)
+            || documented.get(name).is_some_and(|kind| kind != "histogram")
+            || parts.into_iter().any(|name| documented.get(name).is_some_and(|kind| kind == "histogram"))
+    };
+    let rules = rules();
+    let of_rules = alerts(&rules).into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
+    let queries: Vec<_> = of_rules.chain(dashboard_queries()).collect();
+    assert!(queries.len() > 40, "{}", queries.len());
+    let mut all = BTreeSet::new();
+    for query in &queries {
+        let names = metrics_in(query);
+        assert!(!names.is_empty(), "{query}");
+        for name in &names {
+            assert!(exists(name), "{name} in {query}");
+        }
+        all.extend(names);
+    }
+    assert!(!exists("sidecar_injector_nothing_total") && !exists("sidecar_injector_request_bytes"));
+}
+
+#[test]
+fn every_query_is_one() {
+    if !has_promtool() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let recorded = dashboard_queries()
+        .into_iter()
+        .enumerate()
+        .map(|(index, query)| json!({"record": format!("query_{index}"), "expr": query}));
+    let dashboard = json!({"groups": [{"name": "dashboard", "rules": recorded.collect::<Vec<_>>()}]});
+    std::fs::write(folder.path().join("dashboard.yaml"), dashboard.to_string()).unwrap();
+    std::fs::write(folder.path().join("alerts.yaml"), rules().to_string()).unwrap();
+    promtool(folder.path(), &["check", "rules", "dashboard.yaml", "alerts.yaml"]);
+}
+
+/// What is scraped of two replicas that are well, in promtool's notation, over two hours.
+fn well() -> BTreeMap<String, String> {
+    let us = "namespace=\"default\",job=\"kubernetes-sidecar-injector-metrics\"";
+    let hook = "name=\"injector.sidecar.me\"";
+    let mut series = BTreeMap::new();
+    for (name, labels, values) in [
+        ("up", "pod=\"b\"", "1x120"),
+        ("sidecar_injector_self_probe_success", "pod=\"a\"", "1x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"0.001\"", "0+60x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"5\"", "0+60x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"+Inf\"", "0+60x120"),
+        ("sidecar_injector_admission_requests_total", "outcome=\"injected\"", "0+60x120"),
+        ("sidecar_injector_admission_requests_total", "outcome=\"error\"", "0x120"),
+        ("sidecar_injector_requests_refused_total", "code=\"Overloaded\"", "0x120"),
+        ("sidecar_injector_certificate_not_after_timestamp_seconds", "role=\"leaf\"", "7776000x120"),
+        ("sidecar_injector_ca_bundle_in_sync", "pod=\"a\"", "1x120"),
+        ("sidecar_injector_definitions", "state=\"ready\"", "3x120"),
+        ("sidecar_injector_definitions", "state=\"invalid\"", "0x120"),
+        ("sidecar_injector_cache_synced", "kind=\"Namespace\"", "1x120"),
+        ("sidecar_injector_skips_total", "reason=\"Conflict\"", "0+1x120"),
+        ("sidecar_injector_skips_total", "reason=\"AlreadyPresent\"", "0+60x120"),
+    ] {
+        series.insert(format!("{name}{{{us},{labels}}}"), values.to_owned());
+    }
+    series.insert(format!("up{{{us},pod=\"a\"}}"), "1x120".to_owned());
+    for (name, labels) in [
+        ("apiserver_admission_webhook_fail_open_count", hook.to_owned()),
+        (
+            "apiserver_admission_webhook_rejection_count",
+            format!("{hook},error_type=\"calling_webhook_error\""),
+        ),
+        // Somebody else's webhook is none of our business.
+        ("apiserver_admission_webhook_fail_open_count", "name=\"other.example.com\"".to_owned()),
+    ] {
+        let values = if labels.contains("other") { "0+9x120" } else { "0x120" };
+        series.insert(format!("{name}{{{labels}}}"), values.to_owned());
+    }
+    series
+}
+
+/// What differs from being well: a part of the series' name, and its values.
+type Changes<'c> = &'c [(&'c str, &'c str)];
+
+#[test]
+fn every_alert_fires_when_it_should_and_only_then() {
+    if !has_promtool() {
+        return;
+    }
+    // And what fires then.
+    let cases: [(Changes<'_>, &[&str]); 16] = [
+        (&[], &[]),
+        (&[("up{", "0x120")], &["SidecarInjectorDown"]),
+        (&[("pod=\"b\"", "0x120")], &["SidecarInjectorSingleReplica"]),
+        (&[("fail_open_count{name=\"injector", "0+1x120")], &["SidecarInjectorFailOpen"]),
+        (&[("rejection_count", "0+1x120")], &["SidecarInjectorCallErrors"]),
+        (&[("self_probe_success", "1x60 0x60")], &["SidecarInjectorSelfProbeFailing"]),
+        // One probe that fails wakes nobody.
+        (&[("self_probe_success", "1x108 0 1x20")], &[]),
+        (&[("le=\"0.001\"", "0x120")], &["SidecarInjectorLatencyHigh"]),
+        (&[("outcome=\"error\"", "0+2x120")], &["SidecarInjectorErrors"]),
+        (&[("Overloaded", "0+2x120")], &["SidecarInjectorOverloaded"]),
+        (&[("not_after", "864000x120")], &["SidecarInjectorCertificateExpiring"]),
+        (
+            &[("not_after", "43200x120")],
+            &["SidecarInjectorCertificateExpires", "SidecarInjectorCertificateExpiring"],
+        ),
+        (&[("in_sync", "1x60 0x60")], &["SidecarInjectorCaBundleMismatch"]),
+        (&[("state=\"invalid\"", "1x120")], &["SidecarInjectorDefinitionInvalid"]),
+        (&[("cache_synced", "0x120")], &["SidecarInjectorNotSynced"]),
+        (&[("reason=\"Conflict\"", "0+1x60 61+60x60")], &["SidecarInjectorSkipSurge"]),
+    ];
+    let rules = rules();
+    let known: BTreeSet<_> = alerts(&rules).into_iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
+    let tried: BTreeSet<_> = cases.iter().flat_map(|(_, firing)| firing.iter().copied()).collect();
+    assert_eq!(known, tried);
+    let tests = cases.iter().map(|(changes, firing)| {
+        let mut series = well();
+        for (part, values) in *changes {
+            let mut found = 0;
+            for (name, value) in &mut series {
+                if name.contains(part) {
+                    (*value).clone_from(&(*values).to_owned());
+                    found += 1;
+                }
+            }
+            assert!(found > 0, "{part}");
+        }
+        let series: Vec<_> =
+            series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect();
+        let expected: Vec<_> = firing
+            .iter()
+            .map(|alert| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1}))
+            .collect();
+        json!({
+            "name": format!("{changes:?}"),
+            "interval": "1m",
+            "input_series": series,
+            "promql_expr_test": [{
+                "expr": "max by (alertname) (ALERTS{alertstate=\"firing\"})",
+                "eval_time": "110m",
+                "exp_samples": expected,
+            }],
+        })
+    });
+    let tests = json!({
+        "rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests.collect::<Vec<_>>(),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("alerts.yaml"), rules.to_string()).unwrap();
+    std::fs::write(folder.path().join("tests.yaml"), tests.to_string()).unwrap();
+    promtool(folder.path(), &["test", "rules", "tests.yaml"]);
+}
+
+/// The link in an alert leads to its runbook.
+#[test]
+fn every_alert_has_a_runbook_and_no_other() {
+    let text = std::fs::read_to_string(repository_root().join("docs/operations.md")).unwrap();
+    let headings: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("### SidecarInjector"))
+        .map(str::to_lowercase)
+        .collect();
+    let rules = rules();
+    let linked: BTreeSet<_> = alerts(&rules)
+        .into_iter()
+        .map(|rule| {
+            let url = rule["annotations"]["runbook_url"].as_str().unwrap();
+            url.strip_prefix("docs/operations.md#sidecarinjector").unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(linked, headings);
+}
+
+/// The Service of the metrics is found by the monitor, and not taken for the one that the API server calls.
+#[test]
+fn the_monitor_selects_the_service_of_the_metrics_alone() {
+    let objects = render(&[]);
+    let selector = &of_kind(&objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"];
+    let is_selected = |service: &Value| {
+        let labels = &service["metadata"]["labels"];
+        selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    let services: Vec<_> = objects.iter().filter(|object| object["kind"] == "Service").collect();
+    assert_eq!(services.len(), 2);
+    let selected: Vec<_> = services.into_iter().filter(|service| is_selected(service)).collect();
+    assert_eq!(selected.len(), 1);
+    // By this name the alerts find what it scrapes.
+    assert_eq!(selected[0]["metadata"]["name"], "kubernetes-sidecar-injector-metrics");
+    assert_eq!(selected[0]["spec"]["ports"][0]["targetPort"], "metrics");
+    let deployment = of_kind(&objects, "Deployment");
+    let ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"].as_array().unwrap();
+    assert!(ports.iter().any(|port| port["name"] == "metrics"), "{ports:?}");
+}
