@@ -1,8 +1,10 @@
 //! The command line as it is typed. What it means is settled by each command.
 
+mod callers;
 mod certificates;
 mod reporting;
 
+pub(crate) use callers::CallerArguments;
 pub(crate) use certificates::CertificateArguments;
 pub(crate) use reporting::ReportingArguments;
 
@@ -85,6 +87,8 @@ pub(crate) struct ServeArguments {
     pub(crate) metrics_port: Option<u16>,
     #[command(flatten)]
     pub(crate) certificates: CertificateArguments,
+    #[command(flatten)]
+    pub(crate) callers: CallerArguments,
     /// File or folder of definitions, read again when it changes; can be given several times, or with `:` between
     #[arg(
         long,

@@ -1,5 +1,6 @@
 //! `serve`: start order, readiness, shutdown, on one screen.
 
+mod callers;
 mod certificates;
 mod connection;
 mod events;
@@ -20,12 +21,13 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use crate::arguments::ServeArguments;
+use crate::arguments::{CallerArguments, ServeArguments};
 use crate::cluster;
 use crate::failure::Failure;
 use crate::sources::Sources;
+use callers::Callers;
 use certificates::{CertificateSource, Serving};
-use connection::Phase;
+use connection::{Phase, Tls};
 use liveness::Liveness;
 use logs::Log;
 use metrics::Reviews;
@@ -36,6 +38,7 @@ struct Config {
     sources: Sources,
     /// Absent: plain HTTP.
     certificates: Option<CertificateSource>,
+    callers: CallerArguments,
     /// In this order, the first that can be had.
     addresses: Vec<SocketAddr>,
     /// The same for metrics; none: nobody gets any.
@@ -63,6 +66,7 @@ impl Config {
         Ok(Config {
             sources: Sources::new(arguments),
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
+            callers: arguments.callers.clone(),
             addresses: on(port),
             metrics_addresses: arguments.metrics_port.map(on).unwrap_or_default(),
             events: arguments.reporting.events,
@@ -132,8 +136,9 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let tls = match &certificate {
         Some(serving) => {
             serving.register(&mut registry);
-            let config = Serving::tls_config(serving.clone()).map_err(Failure::internal)?;
-            Some(TlsAcceptor::from(Arc::new(config)))
+            let callers = Callers::watch(&config.callers)?;
+            let config = Serving::tls_config(serving.clone(), callers.clone()).map_err(Failure::internal)?;
+            Some(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), callers })
         }
         None => None,
     };

@@ -31,6 +31,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::callers::Callers;
 use crate::arguments::CertificateArguments;
 use crate::failure::Failure;
 use authority::{CertificateError, Details, Pair};
@@ -175,11 +176,17 @@ impl Serving {
     }
 
     /// TLS 1.2 and 1.3 with the certificate that is current at each handshake.
-    pub(crate) fn tls_config(self: Arc<Self>) -> Result<ServerConfig, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(self);
+    pub(crate) fn tls_config(
+        self: Arc<Self>,
+        callers: Option<Arc<Callers>>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let builder = match callers {
+            Some(callers) => builder.with_client_cert_verifier(callers),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(self);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // API servers keep no sessions: tickets would be work and memory for nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -26,6 +26,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::callers::{Caller, Callers};
+
 /// From the TCP connection to the answer to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
@@ -57,10 +59,18 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// How a connection becomes one that nobody else reads.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: TlsAcceptor,
+    /// Absent: whoever can connect may ask.
+    pub(crate) callers: Option<Arc<Callers>>,
+}
+
 /// Serves until the phase is [`Phase::Draining`] and the last connection is done.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     router: Router,
     phase: watch::Receiver<Phase>,
 ) {
@@ -101,7 +111,7 @@ async fn reached(mut phase: watch::Receiver<Phase>, awaited: Phase) {
 }
 
 struct Shared {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     router: TowerToHyperService<Router>,
     newcomers: Mutex<Newcomers>,
     kept: AtomicUsize,
@@ -193,11 +203,13 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<
     let served = async {
         match &shared.tls {
             Some(tls) => {
-                let stream = tls.accept(stream).await?;
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                serve_http(stream, slot.clone(), is_http2).await
+                let stream = tls.acceptor.accept(stream).await?;
+                let session = stream.get_ref().1;
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let caller = tls.callers.as_ref().map(|callers| callers.caller(session.peer_certificates()));
+                serve_http(stream, slot.clone(), is_http2, caller).await
             }
-            None => serve_http(stream, slot.clone(), false).await,
+            None => serve_http(stream, slot.clone(), false, None).await,
         }
     };
     tokio::select! {
@@ -221,7 +233,7 @@ async fn turned_away(slot: &Slot, evicted: oneshot::Receiver<()>) -> &'static st
     }
 }
 
-async fn serve_http<S>(stream: S, slot: Arc<Slot>, is_http2: bool) -> io::Result<()>
+async fn serve_http<S>(stream: S, slot: Arc<Slot>, is_http2: bool, caller: Option<Caller>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -230,7 +242,10 @@ where
     let brief = Arc::new(Notify::new());
     let service = {
         let (shared, brief) = (shared.clone(), brief.clone());
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             let is_http1 = request.version() < Version::HTTP_2;
             let (slot, shared, brief) = (slot.clone(), shared.clone(), brief.clone());
             async move {

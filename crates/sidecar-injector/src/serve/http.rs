@@ -16,6 +16,7 @@ use serde_json::json;
 use sidecar_engine::review_definition;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::callers::Caller;
 use super::certificates::Serving;
 use super::connection::Phase;
 use super::events::Events;
@@ -41,10 +42,11 @@ const BODIES_LIMIT: usize = 24 * 1024 * 1024;
 const REQUESTS_LIMIT: i64 = 2048;
 
 /// Every code with which a request can be refused.
-pub(crate) const REFUSALS: [&str; 14] = [
+pub(crate) const REFUSALS: [&str; 15] = [
     "BodyTimeout",
     "BodyTooLarge",
     "BodyUnreadable",
+    "CallerUnknown",
     "MethodNotAllowed",
     "NotFound",
     "Overloaded",
@@ -112,11 +114,16 @@ impl Shared {
         refusal
     }
 
-    /// Begins a request, unless there are too many.
+    /// Begins a request, unless its caller may not ask, or there are too many.
     async fn begin(
         &self,
         request: Request<axum::body::Body>,
     ) -> Result<(InFlight<'_>, Request<axum::body::Body>), Refusal> {
+        if request.extensions().get::<Caller>() == Some(&Caller::Unknown) {
+            discard(request.into_body()).await;
+            let problem = "reviews are for callers with a client certificate that is expected here";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "CallerUnknown", problem));
+        }
         if let Some(in_flight) = self.metrics.begin(REQUESTS_LIMIT) {
             return Ok((in_flight, request));
         }

@@ -53,6 +53,17 @@ pub(crate) fn tls_of(
     Arc::new(config)
 }
 
+/// The same with a certificate to show.
+pub(crate) fn tls_as((certificate, key): (String, String), authority: &str) -> Arc<ClientConfig> {
+    let mut config = Arc::unwrap_or_clone(tls(authority, &["http/1.1"]));
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = rustls::sign::CertifiedKey::from_der(chain, key, &provider).unwrap();
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+    Arc::new(config)
+}
+
 /// One connection; requests go over it one after the other.
 pub(crate) enum Connection {
     Http1(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
@@ -75,7 +86,11 @@ impl Connection {
     }
 
     pub(crate) async fn http1_to(address: SocketAddr, authority: &str) -> std::io::Result<Self> {
-        let stream = connect_tls(address, tls(authority, &["http/1.1"])).await?;
+        Self::http1_with(address, tls(authority, &["http/1.1"])).await
+    }
+
+    pub(crate) async fn http1_with(address: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<Self> {
+        let stream = connect_tls(address, config).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;

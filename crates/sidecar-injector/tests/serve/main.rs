@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod callers;
 mod certificates;
 mod check;
 mod client;

@@ -28,8 +28,13 @@ impl Authority {
 
     /// Certificate and key, PEM.
     pub(crate) fn issue(&self) -> (String, String) {
+        self.issue_for(HOST)
+    }
+
+    pub(crate) fn issue_for(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }
