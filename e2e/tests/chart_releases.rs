@@ -5,16 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Installation, container_names, injector_binary, labelled_pod, wait_for};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, PostParams};
+use e2e::load::Load;
+use e2e::{Installation, container_names, injector_binary, wait_for};
 use sidecar_testkit::{Cluster, CommandOutput, HelmVersion, Options, Tier, repository_root};
-use tokio::task::JoinHandle;
 
 const RELEASE: &str = "kubernetes-sidecar-injector";
 const CHART: &str = "charts/kubernetes-sidecar-injector";
@@ -100,24 +95,56 @@ struct Change {
     name: &'static str,
     install: HelmVersion,
     upgrade: HelmVersion,
+    /// Who makes the certificates afterwards. Before, it was Helm.
+    mode: &'static str,
     flags: &'static [&'static str],
 }
 
-const CHANGES: [Change; 4] = [
-    Change { name: "Helm 3", install: HelmVersion::Three, upgrade: HelmVersion::Three, flags: &[] },
-    // Two owners of one field would be an error here.
+/// Two owners of one field are an error.
+const STRICT: &[&str] = &["--server-side=true", "--force-conflicts=false"];
+
+const CHANGES: [Change; 6] = [
+    Change {
+        name: "Helm 3",
+        install: HelmVersion::Three,
+        upgrade: HelmVersion::Three,
+        mode: "selfManaged",
+        flags: &[],
+    },
     Change {
         name: "Helm 4",
         install: HelmVersion::Four,
         upgrade: HelmVersion::Four,
-        flags: &["--server-side=true", "--force-conflicts=false"],
+        mode: "selfManaged",
+        flags: STRICT,
     },
-    Change { name: "Helm 3, then 4", install: HelmVersion::Three, upgrade: HelmVersion::Four, flags: &[] },
+    Change {
+        name: "Helm 3, then 4",
+        install: HelmVersion::Three,
+        upgrade: HelmVersion::Four,
+        mode: "selfManaged",
+        flags: &[],
+    },
     Change {
         name: "Helm 3, then 4 with server-side apply",
         install: HelmVersion::Three,
         upgrade: HelmVersion::Four,
-        flags: &["--server-side=true", "--force-conflicts=false"],
+        mode: "selfManaged",
+        flags: STRICT,
+    },
+    Change {
+        name: "Helm 3, certificates of Helm's",
+        install: HelmVersion::Three,
+        upgrade: HelmVersion::Three,
+        mode: "helm",
+        flags: &[],
+    },
+    Change {
+        name: "Helm 4, certificates of Helm's",
+        install: HelmVersion::Four,
+        upgrade: HelmVersion::Four,
+        mode: "helm",
+        flags: STRICT,
     },
 ];
 
@@ -125,20 +152,38 @@ async fn no_pod_is_lost_when_releases_change(at: &Installation, previous: &str, 
     let shorter = "--set=shutdownDelaySeconds=3";
     helm(at, how.install, &["install", RELEASE, previous, shorter]).await?;
     at.wait_until_injecting().await?;
-    let load = Load::start(at).await?;
+    let mut load = Load::start(at).await?;
     // Something of the pods is another each time, or there would be nothing to survive.
     let upgrade = async |number: &str| {
-        let other = format!("--set=podAnnotations.number=_{number}");
-        helm(at, how.upgrade, &[&["upgrade", RELEASE, CHART, shorter, &other], how.flags].concat()).await
+        let other = format!("--set=podAnnotations.number=_{number},certificates.mode={}", how.mode);
+        helm(at, how.upgrade, &[&["upgrade", RELEASE, CHART, shorter, &other], how.flags].concat()).await?;
+        settle(at).await
     };
+    let back: &[&str] = &["rollback", RELEASE, "1"];
     upgrade("1").await?;
-    settle(at).await?;
-    helm(at, how.upgrade, &[&["rollback", RELEASE, "1"], how.flags].concat()).await?;
-    settle(at).await?;
-    upgrade("2").await?;
-    settle(at).await?;
-    load.finish(how.name).await?;
+    if how.mode == "helm" {
+        helm(at, how.upgrade, &[back, how.flags].concat()).await?;
+        settle(at).await?;
+    } else {
+        upgrade("2").await?;
+        lost_nothing(load, how.name).await?;
+        // The release of before brings its CA with it, which is not the one that the pods have: not under load, and by force.
+        let is_four = how.upgrade == HelmVersion::Four;
+        let force: &[&str] = if is_four { &["--server-side=true", "--force-conflicts"] } else { &[] };
+        helm(at, how.upgrade, &[back, force].concat()).await?;
+        settle(at).await?;
+        at.wait_until_injecting().await?;
+        load = Load::start(at).await?;
+    }
+    upgrade("3").await?;
+    lost_nothing(load, how.name).await?;
     remove(at, how.upgrade).await
+}
+
+async fn lost_nothing(load: Load, name: &'static str) -> Result<()> {
+    let report = load.finish(name).await?;
+    eprintln!("{report}");
+    report.expect_nothing_lost()
 }
 
 /// Until the new pods serve, and the old ones have left.
@@ -167,48 +212,4 @@ fn previous_chart() -> Result<tempfile::TempDir> {
     let unpacked = Command::new("tar").current_dir(folder.path()).args(["-xf", &archive]).output()?;
     ensure!(unpacked.status.success(), "tar: {}", String::from_utf8_lossy(&unpacked.stderr));
     Ok(folder)
-}
-
-/// Pods that are created all the time, by dry runs, where they are refused without the injector.
-struct Load {
-    namespace: sidecar_testkit::TemporaryNamespace,
-    stop: Arc<AtomicBool>,
-    created: Arc<AtomicUsize>,
-    lost: JoinHandle<Vec<String>>,
-}
-
-impl Load {
-    async fn start(at: &Installation) -> Result<Self> {
-        let namespace = at.cluster.temporary_namespace("load").await?;
-        at.kubectl(&["label", "namespace", namespace.name(), "sidecar.me/required=true"]).await?;
-        let pods: Api<Pod> = Api::namespaced(at.cluster.client()?, namespace.name());
-        let pod: Pod = serde_json::from_value(labelled_pod("load"))?;
-        let (stop, created) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (stopped, counted) = (stop.clone(), created.clone());
-        let lost = tokio::spawn(async move {
-            let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-            let mut lost = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                match pods.create(&dry_run, &pod).await {
-                    Ok(pod) if pod.spec.as_ref().is_some_and(|spec| spec.containers.len() == 2) => {}
-                    Ok(_) => lost.push("a pod without its sidecar".to_owned()),
-                    Err(error) => lost.push(error.to_string()),
-                }
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            lost
-        });
-        Ok(Load { namespace, stop, created, lost })
-    }
-
-    async fn finish(self, what: &str) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        let lost = self.lost.await?;
-        let created = self.created.load(Ordering::Relaxed);
-        ensure!(created > 100, "only {created} pods were created");
-        ensure!(lost.is_empty(), "{} of {created} pods were lost, the first: {}", lost.len(), lost[0]);
-        eprintln!("{what}: {created} pods were created, none was lost");
-        self.namespace.delete().await
-    }
 }

@@ -91,13 +91,12 @@ remembers it). JSON of a map from kind to caBundle; empty on every other cluster
 {{- if not (hasKey .Values "renderedKeptCaBundles") }}
   {{- $kept := dict }}
   {{- if eq .Values.certificates.mode "selfManaged" }}
+    {{- /* The release that there is, not who wrote the field last: that is the injector, after a rollback to another mode, too. */}}
+    {{- $deployment := lookup "apps/v1" "Deployment" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) }}
+    {{- $isOurs := contains "CERTIFICATE_SECRET" (toJson $deployment) }}
     {{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" }}
       {{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" (include "kubernetes-sidecar-injector.fullname" $) | default dict }}
       {{- $isKept := hasKey (dig "metadata" "annotations" dict $live | default dict) "sidecar.me/kept-ca-bundle" }}
-      {{- $isOurs := false }}
-      {{- range dig "metadata" "managedFields" list $live }}
-        {{- $isOurs = or $isOurs (eq (get . "manager" | default "") "sidecar-injector") }}
-      {{- end }}
       {{- range (get $live "webhooks" | default list) }}
         {{- with dig "clientConfig" "caBundle" "" . }}
           {{- if or $isKept (not $isOurs) }}

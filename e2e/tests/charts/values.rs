@@ -299,3 +299,35 @@ fn names_fit_whatever_the_release_is_called() {
         }
     }
 }
+
+/// Text in the chart's annotations that nothing else reads.
+#[test]
+fn what_artifact_hub_shows_is_so() {
+    let read = |file: &str| {
+        let path = repository_root().join("charts").join(INJECTOR).join(file);
+        serde_saphyr::from_str::<Value>(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let chart = read("Chart.yaml");
+    let annotation = |name: &str| -> Value {
+        serde_saphyr::from_str(text(&chart["annotations"], &format!("/artifacthub.io~1{name}"))).unwrap()
+    };
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    let image = &annotation("images")[0]["image"];
+    assert_eq!(*image, container(of_kind(&objects, "Deployment"))["image"]);
+    let kinds = |objects: &[Value], kind: &str, name: &str| {
+        let all = objects.iter().map(|object| (text(object, kind).to_owned(), text(object, name).to_owned()));
+        all.collect::<std::collections::BTreeSet<_>>()
+    };
+    let definitions: Vec<Value> =
+        objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition").cloned().collect();
+    let shown = annotation("crds");
+    let shown = kinds(shown.as_array().unwrap(), "/kind", "/name");
+    assert_eq!(shown, kinds(&definitions, "/spec/names/kind", "/metadata/name"));
+    for change in annotation("changes").as_array().unwrap() {
+        assert!(
+            ["added", "changed", "deprecated", "removed", "fixed", "security"]
+                .contains(&text(change, "/kind"))
+        );
+        assert!(!text(change, "/description").is_empty());
+    }
+}
