@@ -122,6 +122,8 @@ impl Step {
                         "--test",
                         "chart_releases",
                         "--test",
+                        "seeing",
+                        "--test",
                         "testbed",
                     ],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
