@@ -300,3 +300,65 @@ impl fmt::Display for Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn outcome(pod: &Value) -> Outcome {
+        Outcome::of(Ok(Ok(serde_json::from_value(pod.clone()).unwrap())))
+    }
+
+    fn error(code: u16, message: &str) -> Outcome {
+        let status = json!({"status": "Failure", "code": code, "message": message, "reason": ""});
+        Outcome::of(Ok(Err(kube::Error::Api(serde_json::from_value(status).unwrap()))))
+    }
+
+    #[test]
+    fn losses_are_told_from_an_api_server_that_is_not_there() {
+        let mut pod = labelled_pod("a");
+        assert_eq!(outcome(&pod), Outcome::Missed);
+        pod["spec"]["containers"] = json!([{"name": "app"}, {"name": "curl"}]);
+        assert_eq!(outcome(&pod), Outcome::Injected);
+        let refusals = [
+            (500, "failed calling webhook \"x\": EOF"),
+            (403, "admission webhook \"x\" denied"),
+            (422, "invalid"),
+        ];
+        for (code, message) in refusals {
+            assert_eq!(error(code, message), Outcome::Refused(message.to_owned()));
+        }
+        let silences = [
+            (503, "shutting down"),
+            (429, "too many"),
+            (403, "pods \"a\" is forbidden: not yet ready to handle request"),
+        ];
+        for (code, message) in silences {
+            assert_eq!(error(code, message), Outcome::Unavailable(message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_longest_gap_is_that_of_one_namespace() {
+        let start = Instant::now();
+        let attempt = |is_required, second, outcome| Attempt {
+            is_required,
+            ended: start + Duration::from_secs(second),
+            outcome,
+        };
+        let report = Report::new(
+            "a fault",
+            vec![
+                attempt(false, 9, Outcome::Injected),
+                attempt(false, 1, Outcome::Injected),
+                attempt(false, 5, Outcome::Missed),
+                attempt(true, 3, Outcome::Injected),
+                attempt(true, 7, Outcome::Refused("x".to_owned())),
+            ],
+        );
+        assert_eq!(report.to_string(), "| a fault | 5 | 3 | 1 | 1 | 0 | 8.0 s |");
+        assert!(report.expect_nothing_lost().is_err());
+    }
+}

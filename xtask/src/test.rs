@@ -132,7 +132,7 @@ impl Step {
             Step::Faults => {
                 let binary = image::build_binary()?;
                 cargo_with(
-                    &["test", "--locked", "--package", "e2e", "--test", "faults"],
+                    &["test", "--locked", "--package", "e2e", "--lib", "--test", "faults"],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
                 )?;
             }

@@ -78,12 +78,17 @@ pub(crate) async fn from_one_replica_to_three_and_back(at: &Installation) -> Res
     };
     scale(1).await?;
     let load = Load::start(at).await?;
-    for _ in 0..short_or_long(1, 5) {
-        scale(3).await?;
-        scale(1).await?;
+    let scaled = async {
+        for _ in 0..short_or_long(1, 5) {
+            scale(3).await?;
+            scale(1).await?;
+        }
+        anyhow::Ok(())
     }
+    .await;
     let report = record(load.finish("Scaled from 1 to 3 and back to 1").await?);
     scale(2).await?;
+    scaled?;
     report.expect_nothing_lost()
 }
 
