@@ -11,21 +11,25 @@ const INJECTOR: &str = "charts/kubernetes-sidecar-injector";
 const HTTPBIN: &str = "charts/httpbin";
 
 /// Kinds of others, which are not on this cluster: names and versions are checked, what is in them is not.
-const FOREIGN: [(&str, &str, &str); 2] =
-    [("cert-manager.io", "Certificate", "certificates"), ("cert-manager.io", "Issuer", "issuers")];
+const FOREIGN: [(&str, &str, &str); 4] = [
+    ("cert-manager.io", "Certificate", "certificates"),
+    ("cert-manager.io", "Issuer", "issuers"),
+    ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
+    ("monitoring.coreos.com", "PrometheusRule", "prometheusrules"),
+];
 
 /// Values that render what others do not.
 const COMBINATIONS: [&str; 15] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
     "definitionResources.watch=false,crds.install=false,serviceAccount.create=false,serviceAccount.name=mine",
+    "serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true,selfProbe.enabled=true,metrics.port=9091",
     "certificates.mode=helm",
     "certificates.mode=certManager",
     "certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.externalCaBundle=true",
     "webhook.url=https://injector.example.com:8443,webhook.labels.a=b",
     "hostNetwork=true,containerPort=10260,dnsPolicy=Default",
     "hostUsers=false,minReadySeconds=3,updateStrategy.type=Recreate,updateStrategy.rollingUpdate=null",
-    "selfProbe.enabled=true,grafanaDashboard.enabled=true,metrics.port=9091",
     "autoscaling.enabled=true,podDisruptionBudget.maxUnavailable=50%",
     "networkPolicy.enabled=true,networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28,networkPolicy.extraEgress[0].ports[0].port=53",
     "demo.enabled=true,commonLabels.a=b,commonAnnotations.c=d,namespaceOverride=other",

@@ -81,8 +81,10 @@ fail less readably on such values asks this first.
   {{- fail "updateStrategy.type is \"Recreate\", which stops all pods first; if that is meant, set updateStrategy.rollingUpdate to null" }}
 {{- end }}
 {{- if .Values.hostNetwork }}
-  {{- if has (int .Values.containerPort) (list 10248 10249 10250 10255 10256) }}
-    {{- fail (printf "containerPort (%d) with hostNetwork is a port of the node, and the kubelet's or kube-proxy's: take another, 10260 for example" (int .Values.containerPort)) }}
+  {{- range $name, $port := dict "containerPort" .Values.containerPort "metrics.port" .Values.metrics.port }}
+    {{- if has (int $port) (list 10248 10249 10250 10255 10256) }}
+      {{- fail (printf "%s (%d) with hostNetwork is a port of the node, and the kubelet's or kube-proxy's: take another, 10260 for example" $name (int $port)) }}
+    {{- end }}
   {{- end }}
   {{- if .Values.networkPolicy.enabled }}
     {{- fail "networkPolicy.enabled with hostNetwork: network policies do not hold for pods in the node's network" }}

@@ -132,6 +132,9 @@ fn the_network_policy_lets_the_api_server_in_and_nothing_else_out() {
     assert_eq!(policy["ingress"][1]["from"], json!([{"namespaceSelector": {}}]));
     let ports = json!([{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]);
     assert_eq!(policy["egress"], json!([{"ports": ports}]));
+    let silent = render(INJECTOR, INJECTOR, &["--set=networkPolicy.enabled=true,metrics.enabled=false"]);
+    let ingress = of_kind(&silent, "NetworkPolicy")["spec"]["ingress"].as_array().unwrap().clone();
+    assert_eq!(ingress.len(), 1, "nothing for metrics that there are none of");
     let from = "--set=networkPolicy.enabled=true,networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28";
     let objects = render(INJECTOR, INJECTOR, &[from]);
     let cidr = &of_kind(&objects, "NetworkPolicy")["spec"]["ingress"][0]["from"];
