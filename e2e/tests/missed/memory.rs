@@ -83,7 +83,7 @@ async fn watching_many_pods() {
         eprintln!("{share} of ten: pods created in {:.0?}", started.elapsed());
         let (mut child, log) = start(&cluster);
         let before = loop {
-            let line = log.recv_timeout(Duration::from_secs(60)).unwrap();
+            let line = log.recv_timeout(Duration::from_mins(1)).unwrap();
             if line["event"] == "serving" {
                 break memory(&child);
             }

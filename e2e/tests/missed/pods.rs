@@ -59,16 +59,10 @@ impl Trial {
         at.shell(&format!(
             "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default \
              --reuse-values --set missedPods.mode=repair,missedPods.maxRepairsPerMinute=60,shutdownDelaySeconds=1 \
-             --set-json 'extraEnv=[{{\"name\":\"METRICS_PORT\",\"value\":\"{METRICS_PORT}\"}},{{\"name\":\"EVENTS\",\"value\":\"true\"}}]'"
+             --set metrics.port={METRICS_PORT}"
         ))
         .await?;
         at.wait_until_injecting().await?;
-        at.shell(
-            "kubectl create clusterrole events --verb=create,patch --resource=events.events.k8s.io && \
-             kubectl create clusterrolebinding events --clusterrole=events \
-             --serviceaccount=default:kubernetes-sidecar-injector",
-        )
-        .await?;
         at.kubectl(&["create", "namespace", "missed"]).await?;
         Ok(Trial { at, namespace: "missed".to_owned() })
     }
