@@ -129,7 +129,7 @@ async fn good_definitions_are_taken_as_they_are(kinds: &Kinds) {
         },
         "patchContainers": [{"names": ["*"], "env": [{"name": "LOG_DIR", "value": "/logs"}]}],
         "placement": {"initContainers": "First", "containers": {"before": "app"}},
-        "order": 0, "onConflict": "Fail", "required": false, "failurePolicy": "Ignore",
+        "order": 0, "onConflict": "Fail", "required": false, "failurePolicy": "Ignore", "missedPods": "Report",
     }));
     let object = definition("ClusterSidecarDefinition", "everything", &everything);
     kinds.create(&object.to_string(), false).await.unwrap();
@@ -234,9 +234,9 @@ async fn bad_ones_are_refused_with_a_sentence(kinds: &Kinds) {
 async fn the_list_shows_what_matters(kinds: &Kinds) {
     let header = |list: &str| list.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
     let list = kinds.kubectl(&["get", "cscd"]).await;
-    assert_eq!(header(&list), "NAME REQUIRED FAILURE POLICY READY AGE");
+    assert_eq!(header(&list), "NAME REQUIRED FAILURE POLICY READY INJECTED AGE");
     let list = kinds.kubectl(&["get", "cscd", "-o", "wide"]).await;
-    assert_eq!(header(&list), "NAME ORDER REQUIRED FAILURE POLICY READY AGE");
+    assert_eq!(header(&list), "NAME ORDER REQUIRED FAILURE POLICY READY INJECTED AGE");
     let both = kinds.kubectl(&["get", "sidecar", "--all-namespaces", "-o", "name"]).await;
     assert!(both.contains("/everything") && both.contains("/mine"), "the category: {both}");
 
@@ -249,5 +249,8 @@ async fn the_list_shows_what_matters(kinds: &Kinds) {
         ["patch", "cscd", "everything", "--subresource=status", "--type=merge", "-p", &status.to_string()];
     kinds.kubectl(&patch).await;
     let list = kinds.kubectl(&["get", "cscd", "everything", "--no-headers"]).await;
-    assert_eq!(list.split_whitespace().collect::<Vec<_>>()[..4], ["everything", "false", "Ignore", "True"]);
+    assert_eq!(
+        list.split_whitespace().collect::<Vec<_>>()[..5],
+        ["everything", "false", "Ignore", "True", "3"]
+    );
 }

@@ -124,6 +124,8 @@ impl Step {
                         "--test",
                         "seeing",
                         "--test",
+                        "missed",
+                        "--test",
                         "testbed",
                     ],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],

@@ -157,3 +157,8 @@ The arguments are the root and the context.
 {{- include "kubernetes-sidecar-injector.selectorLabels" . }}
 app.kubernetes.io/component: metrics
 {{- end }}
+
+{{/* What is done about pods that run without their sidecar. YAML makes `false` of `off` without quotes. */}}
+{{- define "kubernetes-sidecar-injector.missedPods" -}}
+{{- ternary (default "off" .Values.missedPods.mode) "off" .Values.definitionResources.watch }}
+{{- end }}

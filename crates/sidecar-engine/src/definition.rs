@@ -109,6 +109,9 @@ pub struct DefinitionSpec {
     /// What happens to a pod that this selects and cannot be applied to.
     #[serde(default)]
     pub failure_policy: FailurePolicy,
+    /// What happens to pods that run without this although it is meant for them, or with an older version of it.
+    #[serde(default)]
+    pub missed_pods: MissedPods,
 }
 
 /// Which pods a definition selects; every part that is given must match.
@@ -301,6 +304,17 @@ pub enum FailurePolicy {
     Ignore,
     /// The pod is denied.
     Fail,
+}
+
+/// What happens to pods that run without a definition that is meant for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum MissedPods {
+    /// They are counted and named.
+    #[default]
+    Report,
+    /// Their owners are restarted too, slowly, where the injector was told that it may.
+    Repair,
 }
 
 /// YAML whose shape somebody else knows: a part of a pod, or a value whose type a neighbouring field says.

@@ -167,13 +167,22 @@ impl Engine {
         Ok(self.inject_pod(&pod, namespace, Detail::All))
     }
 
-    fn inject_pod(&self, pod: &Pod<'_>, namespace: &Namespace, detail: Detail) -> Injection<'_> {
-        let candidates = Candidates {
+    pub(crate) fn candidates(&self) -> Candidates<'_> {
+        Candidates {
             definitions: &self.definitions,
             index: &self.index,
             excluded_namespaces: &self.excluded_namespaces,
-        };
-        let mut selection = select::select(&candidates, pod, namespace, detail);
+        }
+    }
+
+    /// The definition that decisions call so.
+    pub(crate) fn definition(&self, shown_name: &str) -> Option<&Compiled> {
+        let mut definitions = self.definitions.iter();
+        definitions.find(|definition| definition.shown_name() == shown_name).map(Arc::as_ref)
+    }
+
+    pub(crate) fn inject_pod(&self, pod: &Pod<'_>, namespace: &Namespace, detail: Detail) -> Injection<'_> {
+        let mut selection = select::select(&self.candidates(), pod, namespace, detail);
         let mut decisions = std::mem::take(&mut selection.decisions);
         let mut merged = Merged::default();
         if !selection.selected.is_empty() {

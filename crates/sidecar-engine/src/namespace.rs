@@ -52,7 +52,8 @@ impl Namespace {
         self.text("name")
     }
 
-    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+    /// The value of a label, where it is known.
+    pub fn label(&self, key: &str) -> Option<&str> {
         text(self.json.get("labels")?.get(key)?)
     }
 

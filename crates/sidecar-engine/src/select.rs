@@ -103,6 +103,24 @@ pub(crate) fn select<'e>(
     selection
 }
 
+/// Whether one of them may be meant for a pod of which only the metadata is known, or the pod asks for one in vain.
+pub(crate) fn may_select(candidates: &Candidates<'_>, pod: &Pod<'_>, namespace: &Namespace) -> bool {
+    let Candidates { definitions, index, excluded_namespaces } = candidates;
+    let is_excluded = excluded_namespaces.iter().any(|excluded| excluded == namespace.name());
+    let asked = pod.asked_names();
+    let gates = Gates::new(pod, namespace, is_excluded);
+    if gates.never.is_some() {
+        return false;
+    }
+    let mut candidates = index.candidates(pod, namespace, &asked).filter_map(|at| definitions.get(at));
+    asked.iter().any(|name| !index.has_name(name, namespace.name()))
+        || candidates.any(|definition| {
+            let is_asked =
+                asked.contains(&definition.name) && index.answers_to_name(definition, namespace.name());
+            gates.may_apply(definition, is_asked)
+        })
+}
+
 impl Reason {
     /// Whether the definition would have applied, had the pod or its namespace not been what it is.
     fn is_about_a_match(self) -> bool {
@@ -254,6 +272,15 @@ impl<'p, 'a> Gates<'p, 'a> {
             }
             Err(problem) => Self::failed(definition, Reason::ExpressionFailed, Some(problem)),
         }
+    }
+
+    /// What [`Gates::decide`] can say without looking into the pod's spec.
+    fn may_apply(&self, definition: &Compiled, is_asked: bool) -> bool {
+        let is_elsewhere = definition.namespace.as_ref().is_some_and(|home| home != self.namespace.name());
+        let is_refused = !definition.required && (self.is_own || self.opted_out == Some(Reason::OptedOut));
+        let is_meant = is_asked
+            || (self.selects(definition).is_ok() && self.namespace_matches(definition) != Some(false));
+        !is_elsewhere && !is_refused && is_meant
     }
 
     fn bindings<'b>(&'b self, parameters: &'b Json<'b>, budget: &'b Budget) -> Bindings<'b> {

@@ -2,10 +2,12 @@
 
 mod callers;
 mod certificates;
+mod missed;
 mod reporting;
 
 pub(crate) use callers::CallerArguments;
 pub(crate) use certificates::CertificateArguments;
+pub(crate) use missed::{LeaseName, MissedPodsArguments, MissedPodsMode, WebhookScope};
 pub(crate) use reporting::ReportingArguments;
 
 use std::net::IpAddr;
@@ -137,6 +139,8 @@ pub(crate) struct ServeArguments {
     pub(crate) allow_unknown_pod_fields: bool,
     #[command(flatten)]
     pub(crate) reporting: ReportingArguments,
+    #[command(flatten)]
+    pub(crate) missed: MissedPodsArguments,
     /// How long to go on serving after SIGTERM, until every API server has noticed
     #[arg(long, env = "SHUTDOWN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) shutdown_delay: Duration,

@@ -6,7 +6,18 @@ use crate::failure::Failure;
 
 /// A client of the cluster that this runs in, or of `KUBECONFIG`.
 pub(crate) async fn client() -> Result<Client, Failure> {
+    connect(true).await
+}
+
+/// The same, but one that hears at once when the API server asks it to come back later: a disruption budget says so, and
+/// may say so for days.
+pub(crate) async fn client_that_asks_once() -> Result<Client, Failure> {
+    connect(false).await
+}
+
+async fn connect(retries: bool) -> Result<Client, Failure> {
     let failed = |problem: String| Failure::Cluster(format!("no cluster to watch: {problem}"));
-    let config = kube::Config::infer().await.map_err(|error| failed(error.to_string()))?;
+    let mut config = kube::Config::infer().await.map_err(|error| failed(error.to_string()))?;
+    config.default_retry = retries;
     Client::try_from(config).map_err(|error| failed(error.to_string()))
 }

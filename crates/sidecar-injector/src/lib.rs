@@ -20,6 +20,7 @@ mod drawing;
 mod failure;
 mod findings;
 mod manifest;
+mod missed;
 mod serve;
 mod sources;
 

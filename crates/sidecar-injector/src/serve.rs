@@ -3,8 +3,9 @@
 mod callers;
 mod certificates;
 mod connection;
-mod events;
+pub(crate) mod events;
 mod http;
+mod lease;
 mod liveness;
 mod logs;
 mod metrics;
@@ -21,9 +22,10 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use crate::arguments::{CallerArguments, ServeArguments};
+use crate::arguments::{CallerArguments, LeaseName, ServeArguments};
 use crate::cluster;
 use crate::failure::Failure;
+use crate::missed::{self, Watchdog};
 use crate::sources::Sources;
 use callers::Callers;
 use certificates::{CertificateSource, Serving};
@@ -47,6 +49,10 @@ struct Config {
     events: bool,
     /// Absent: nobody asks the API server whether reviews arrive.
     probe: Option<Probe>,
+    /// Absent: nobody looks for pods that run without their sidecar.
+    missed: Option<missed::Settings>,
+    /// Absent: this replica leads.
+    lease: Option<LeaseName>,
     shutdown_delay: Duration,
     drain_timeout: Duration,
 }
@@ -75,6 +81,8 @@ impl Config {
                 interval: arguments.reporting.self_probe_interval,
                 port,
             }),
+            missed: missed::Settings::new(&arguments.missed),
+            lease: arguments.missed.lease.clone(),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,
         })
@@ -128,6 +136,13 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
         tokio::spawn(writer.write(client));
         events
     });
+    let missed = match config.missed {
+        Some(settings) => {
+            let metrics = missed::Settings::metrics(&mut registry);
+            Some((cluster::client_that_asks_once().await?, settings, metrics))
+        }
+        None => None,
+    };
     let definitions = loading.definitions.current().names();
     let certificate = match config.certificates {
         Some(source) => Some(source.start(client).await?),
@@ -155,18 +170,45 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let protocol = if tls.is_some() { "https" } else { "http" };
     info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");
 
+    let missed_events = events.clone();
     let (phase, watched) = watch::channel(Phase::Up);
     let router = http::router(http::Shared {
         definitions: loading.definitions.clone(),
         namespaces: loading.namespaces.clone(),
         readiness: loading.readiness.clone(),
         certificate,
+        statuses: loading.statuses.clone(),
         phase: watched.clone(),
         bodies: http::Bodies::default(),
         liveness: Liveness::default(),
         metrics: reviews,
         events,
     });
+    let mut candidacy = None;
+    if let Some((client, settings, metrics)) = missed {
+        let leading = match config.lease {
+            Some(LeaseName { namespace, name }) => {
+                let (candidate, leading) = lease::Candidate::new(client.clone(), &namespace, &name);
+                candidacy = Some(tokio::spawn(candidate.stand(watched.clone())));
+                leading
+            }
+            // Nobody else is there.
+            None => watch::Sender::new(true).subscribe(),
+        };
+        let (definitions, namespaces) = (loading.definitions.clone(), loading.namespaces.clone());
+        let readiness = loading.readiness.clone();
+        let watchdog = Watchdog {
+            client,
+            definitions,
+            namespaces,
+            readiness,
+            leading,
+            settings,
+            metrics,
+            events: missed_events,
+        };
+        tokio::spawn(watchdog.run());
+    }
     loading.follow();
     let mut server = tokio::spawn(connection::serve(listener, tls, router, watched));
     let shutdown = async {
@@ -176,6 +218,10 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     tokio::select! {
         ended = &mut server => ended.map_err(Failure::internal)?,
         () = shutdown => warn!(event = "drain_timeout", "connections were still open after {:?}", config.drain_timeout),
+    }
+    if let Some(candidacy) = candidacy {
+        // It has had the whole drain; what is left takes a few seconds at most.
+        let _ = candidacy.await;
     }
     info!(event = "stopped", "stopped");
     Ok(())

@@ -16,8 +16,9 @@ pub(crate) mod offline;
 pub(crate) mod readiness;
 mod reading;
 mod resources;
+pub(crate) mod status;
 mod store;
-mod watching;
+pub(crate) mod watching;
 
 pub(crate) use store::Store;
 
@@ -34,6 +35,7 @@ use files::Files;
 use metrics::Watches;
 use namespaces::NamespaceMap;
 use readiness::Readiness;
+use status::Statuses;
 use store::{Settings, Source};
 
 /// What a server was told to load.
@@ -41,6 +43,8 @@ use store::{Settings, Source};
 pub(crate) struct Sources {
     files: Vec<PathBuf>,
     resources: bool,
+    /// Whether the objects say how they are.
+    status: bool,
     settings: Settings,
 }
 
@@ -49,6 +53,8 @@ pub(crate) struct Loading {
     pub(crate) definitions: Arc<Store>,
     pub(crate) namespaces: Arc<NamespaceMap>,
     pub(crate) readiness: Arc<Readiness>,
+    /// Present when the cluster's definitions are to say how they are.
+    pub(crate) statuses: Option<Arc<Statuses>>,
     files: Option<Files>,
     /// Present when anything of the cluster is watched.
     client: Option<Client>,
@@ -68,6 +74,7 @@ impl Sources {
                 .cloned()
                 .collect(),
             resources: arguments.definition_resources,
+            status: arguments.reporting.definition_status && arguments.definition_resources,
             settings: Settings {
                 options: ReadOptions { allow_unknown_pod_fields: arguments.allow_unknown_pod_fields },
                 excluded_namespaces: excluded.map(|mut names| {
@@ -105,6 +112,7 @@ impl Sources {
             definitions: Arc::new(definitions),
             namespaces: Arc::default(),
             readiness: Arc::new(Readiness::awaiting(awaited)),
+            statuses: self.status.then(Arc::default),
             files,
             client,
             kinds,
@@ -128,8 +136,13 @@ impl Loading {
         if let Some(client) = self.client {
             for kind in self.kinds {
                 let (store, readiness) = (self.definitions.clone(), self.readiness.clone());
+                let statuses = self.statuses.clone();
                 let watch = self.watches.of(kind.as_str());
-                tokio::spawn(resources::follow(client.clone(), *kind, store, readiness, watch));
+                tokio::spawn(resources::follow(client.clone(), *kind, store, statuses, readiness, watch));
+            }
+            if let Some(statuses) = self.statuses {
+                let (client, store) = (client.clone(), self.definitions.clone());
+                tokio::spawn(async move { statuses.follow(client, store).await });
             }
             let watch = self.watches.of(namespaces::NAME);
             tokio::spawn(namespaces::follow(client, self.namespaces, self.readiness, watch));

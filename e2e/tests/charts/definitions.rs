@@ -101,8 +101,19 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
         json!([
             {"apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions", "sidecardefinitions"], "verbs": ["get", "list", "watch"]},
             {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["sidecar.me"], "resources": ["clustersidecardefinitions/status", "sidecardefinitions/status"], "verbs": ["patch"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
         ])
     );
+    let role = of_name(&objects, "Role", INJECTOR).unwrap();
+    assert_eq!(
+        role["rules"],
+        json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [INJECTOR], "verbs": ["get", "update"]}])
+    );
+    let objects_without = render(INJECTOR, INJECTOR, &["--set=definitionStatus.enabled=false"]);
+    let role_without = of_name(&objects_without, "ClusterRole", INJECTOR).unwrap();
+    assert!(!role_without["rules"].to_string().contains("/status"));
+    assert_eq!(env(container(of_kind(&objects_without, "Deployment")))["DEFINITION_STATUS"], "false");
     let binding = of_name(&objects, "ClusterRoleBinding", INJECTOR).unwrap();
     assert_eq!(
         binding["subjects"],
@@ -115,12 +126,45 @@ fn the_injector_may_read_what_it_watches_and_nothing_else() {
         INJECTOR,
         &["--set=definitionResources.watch=false,events.enabled=false", HELM_MODE],
     );
-    for kind in ["ClusterRole", "ClusterRoleBinding", "ValidatingWebhookConfiguration"] {
+    for kind in [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "Lease",
+        "ValidatingWebhookConfiguration",
+    ] {
         assert!(!objects.iter().any(|object| object["kind"] == kind), "{kind}");
     }
     let deployment = of_kind(&objects, "Deployment");
     assert_eq!(deployment["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
     assert_eq!(env(container(deployment))["DEFINITION_RESOURCES"], "false");
+}
+
+#[test]
+fn pods_are_looked_at_and_their_owners_restarted_only_where_that_is_wanted() {
+    let rules = |mode: &str| {
+        let objects = render(INJECTOR, INJECTOR, &[&format!("--set=missedPods.mode={mode}")]);
+        let deployment = of_kind(&objects, "Deployment");
+        // Rendered empty: an upgrade must not take it away from who holds it.
+        assert_eq!(mode != "off", objects.iter().any(|object| object["kind"] == "Lease"));
+        if let Some(lease) = objects.iter().find(|object| object["kind"] == "Lease") {
+            assert_eq!(lease.get("spec"), None);
+            assert_eq!(env(container(deployment))["LEASE"], format!("default/{INJECTOR}"));
+        }
+        assert_eq!(env(container(deployment))["MISSED_PODS"], mode);
+        of_name(&objects, "ClusterRole", INJECTOR).unwrap()["rules"].to_string()
+    };
+    let off = rules("off");
+    assert!(!off.contains("\"pods"), "{off}");
+    let report = rules("report");
+    assert!(
+        report.contains("\"pods\"") && !report.contains("eviction") && !report.contains("deployments"),
+        "{report}"
+    );
+    let repair = rules("repair");
+    assert!(repair.contains("pods/eviction") && repair.contains("deployments"), "{repair}");
+    assert!(!repair.contains("delete") && !repair.contains("secrets"), "{repair}");
 }
 
 #[test]
@@ -156,10 +200,9 @@ fn editors_manage_the_definitions_of_their_namespaces_and_of_no_other() {
                 .unwrap()
                 .iter()
                 .any(|verb| !["get", "list", "watch"].contains(&verb.as_str().unwrap()));
-            assert!(
-                !(writes && rule["resources"].to_string().contains("clustersidecardefinitions")),
-                "{rule}"
-            );
+            // What they say of themselves is another matter.
+            let resources = rule["resources"].to_string();
+            assert!(!(writes && resources.contains("\"clustersidecardefinitions\"")), "{rule}");
         }
     }
     let objects = render(INJECTOR, INJECTOR, &["--set=rbac.aggregate=false"]);

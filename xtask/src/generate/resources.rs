@@ -109,6 +109,7 @@ impl Kind {
                     column("Required", "boolean", ".spec.required", 0),
                     column("Failure policy", "string", ".spec.failurePolicy", 0),
                     column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", 0),
+                    column("Injected", "integer", ".status.injectedPods", 0),
                     column("Age", "date", ".metadata.creationTimestamp", 0),
                 ],
                 "schema": {"openAPIV3Schema": self.schema()?},
@@ -138,14 +139,15 @@ impl Kind {
     }
 }
 
-/// Reserved for what the injector will say about a definition.
+/// What the injector says about a definition (`crates/sidecar-injector/src/sources/status.rs`).
 fn status() -> Value {
     json!({
         "description": "What the injector says about the definition.",
         "type": "object",
         "properties": {
             "observedGeneration": {"type": "integer", "format": "int64", "description": "The generation that this is about."},
-            "injectedPods": {"type": "integer", "format": "int64", "description": "How many pods were injected."},
+            "injectedPods": {"type": "integer", "format": "int64", "description": "How many pods it was injected into since then."},
+            "since": {"type": "string", "format": "date-time", "description": "When this generation was first looked at."},
             "conditions": {
                 "type": "array",
                 "x-kubernetes-list-type": "map",

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::{
     ByName, ContainerKind, ContainerPatch, Definition, DefinitionName, DefinitionSpec, End, FailurePolicy,
-    FieldPath, Kind, LabelSelector, OnConflict, Placement, Position, Problem, ProblemCode, ReadOptions,
-    Selector, Untyped,
+    FieldPath, Kind, LabelSelector, MissedPods, OnConflict, Placement, Position, Problem, ProblemCode,
+    ReadOptions, Selector, Untyped,
 };
 use crate::expression::{Bindings, Budget, Expression, Scope};
 use crate::json::Json;
@@ -23,6 +23,7 @@ pub struct Compiled {
     pub(crate) required: bool,
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) on_conflict: OnConflict,
+    missed_pods: MissedPods,
     pub(crate) selector: CompiledSelector,
     pub(crate) parameters: Parameters,
     /// A pod with what is to be merged into it: `metadata` and `spec`.
@@ -100,6 +101,7 @@ impl Compiled {
             on_conflict,
             required,
             failure_policy,
+            missed_pods,
         } = spec;
         let mut problems = Vec::new();
         let parameters =
@@ -130,6 +132,7 @@ impl Compiled {
             required,
             failure_policy,
             on_conflict,
+            missed_pods,
             selector,
             parameters,
             inject,
@@ -169,6 +172,11 @@ impl Compiled {
     /// Whether a pod that it cannot be applied to is denied.
     pub(crate) fn fails_closed(&self) -> bool {
         self.failure_policy == FailurePolicy::Fail
+    }
+
+    /// Whether pods that run without it, or with an older version of it, are to be made anew.
+    pub fn repairs_missed_pods(&self) -> bool {
+        self.missed_pods == MissedPods::Repair
     }
 
     /// The first match condition that is false, or what is wrong with one. Conditions select; a pod that asks by name

@@ -19,6 +19,18 @@ pub(crate) struct ReportingArguments {
         action = ArgAction::Set
     )]
     pub(crate) events: bool,
+    /// Write into the cluster's definitions whether they are served, and into how many pods they were injected; only with
+    /// `--definition-resources`
+    #[arg(
+        long,
+        env = "DEFINITION_STATUS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    pub(crate) definition_status: bool,
     /// Ask the API server now and then for a pod in this namespace, as a dry run, to see that reviews arrive [default: never]
     #[arg(long, env = "SELF_PROBE_NAMESPACE", value_name = "NAME")]
     pub(crate) self_probe_namespace: Option<String>,

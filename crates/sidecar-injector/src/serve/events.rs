@@ -48,11 +48,13 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Kubernetes takes 1,024 bytes.
 const NOTE_LENGTH: usize = 1000;
 
-/// The two things that are told.
+/// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Injected,
     Skipped,
+    /// Of a pod that runs already.
+    Missing,
 }
 
 impl Kind {
@@ -60,13 +62,14 @@ impl Kind {
         match self {
             Kind::Injected => "SidecarInjected",
             Kind::Skipped => "SidecarInjectionSkipped",
+            Kind::Missing => "SidecarMissing",
         }
     }
 
     fn severity(self) -> &'static str {
         match self {
             Kind::Injected => "Normal",
-            Kind::Skipped => "Warning",
+            Kind::Skipped | Kind::Missing => "Warning",
         }
     }
 }
@@ -84,8 +87,8 @@ struct Note {
     text: String,
 }
 
-/// Where reviews leave their notes.
-#[derive(Debug)]
+/// Where notes are left, by reviews above all.
+#[derive(Debug, Clone)]
 pub(crate) struct Events {
     queue: mpsc::Sender<Note>,
     dropped: Counter,
@@ -130,9 +133,27 @@ impl Events {
         let notes = [(Kind::Injected, injected), (Kind::Skipped, logs::messages(&reviewed.decisions))];
         for (kind, text) in notes {
             let Some(note) = text.and_then(|text| Note::about(reviewed, kind, text)) else { continue };
-            if self.queue.try_send(note).is_err() {
-                self.dropped.inc();
-            }
+            self.leave(note);
+        }
+    }
+
+    /// Notes what a pod that runs goes without.
+    pub(crate) fn missing(&self, namespace: &str, pod: &str, uid: Option<String>, mut text: String) {
+        text.truncate(text.floor_char_boundary(NOTE_LENGTH));
+        self.leave(Note {
+            namespace: namespace.to_owned(),
+            api_version: "v1".to_owned(),
+            object_kind: "Pod".to_owned(),
+            name: pod.to_owned(),
+            uid,
+            kind: Kind::Missing,
+            text,
+        });
+    }
+
+    fn leave(&self, note: Note) {
+        if self.queue.try_send(note).is_err() {
+            self.dropped.inc();
         }
     }
 }

@@ -26,6 +26,7 @@ use super::metrics::{InFlight, Reviews};
 use crate::sources::Store;
 use crate::sources::namespaces::NamespaceMap;
 use crate::sources::readiness::Readiness;
+use crate::sources::status::Statuses;
 
 /// A request's object is at most 3 MiB; the review carries it re-encoded, twice on UPDATE, and some more.
 const BODY_LIMIT: usize = 7 * 1024 * 1024;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) readiness: Arc<Readiness>,
     /// Absent: plain HTTP.
     pub(crate) certificate: Option<Arc<Serving>>,
+    /// Absent: nobody wants to know how many pods each definition was injected into.
+    pub(crate) statuses: Option<Arc<Statuses>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) bodies: Bodies,
     pub(crate) liveness: Liveness,
@@ -154,6 +157,9 @@ async fn review_pod(shared: &Shared, request: Request<axum::body::Body>) -> Resu
         Ok(mut reviewed) => {
             logs::review(&reviewed, started.elapsed());
             current.count(&reviewed);
+            if let Some(statuses) = &shared.statuses {
+                statuses.count(&reviewed);
+            }
             if let Some(events) = &shared.events {
                 events.review(&reviewed);
             }

@@ -12,6 +12,7 @@ use sidecar_engine::definition::{API_VERSION, DefinitionName, Kind};
 use super::metrics::Watch;
 use super::readiness::Readiness;
 use super::reading::{self, Document};
+use super::status::{Seen, Statuses};
 use super::store::{Part, Source, Store};
 use super::watching::{self, Watched};
 
@@ -23,15 +24,17 @@ pub(super) async fn follow(
     client: Client,
     kind: Kind,
     store: Arc<Store>,
+    statuses: Option<Arc<Statuses>>,
     readiness: Arc<Readiness>,
     watch: Watch,
 ) {
     let resource = resource(kind);
     let api = Api::all_with(client, &resource);
-    watching::follow(api, Objects { kind, store, readiness }, watch).await;
+    watching::follow(api, Objects { kind, store, statuses, readiness }, watch).await;
 }
 
-fn resource(kind: Kind) -> ApiResource {
+/// Where the objects of a kind are.
+pub(super) fn resource(kind: Kind) -> ApiResource {
     let (group, version) = API_VERSION.split_once('/').unwrap_or_default();
     ApiResource {
         group: group.to_owned(),
@@ -45,12 +48,16 @@ fn resource(kind: Kind) -> ApiResource {
 struct Objects {
     kind: Kind,
     store: Arc<Store>,
+    /// Absent: nothing is written into the objects.
+    statuses: Option<Arc<Statuses>>,
     readiness: Arc<Readiness>,
 }
 
 struct Object {
     hash: u64,
     document: Document,
+    /// Where something is written into the objects: what is there.
+    seen: Option<Arc<Seen>>,
 }
 
 impl Watched for Objects {
@@ -72,18 +79,17 @@ impl Watched for Objects {
         // What others do to an object's metadata must not look like a change of the definition.
         metadata.managed_fields = None;
         metadata.resource_version = None;
+        let generation = metadata.generation.unwrap_or_default();
         object.types.get_or_insert_with(|| TypeMeta {
             api_version: API_VERSION.to_owned(),
             kind: self.kind.as_str().to_owned(),
         });
-        if let Some(fields) = object.data.as_object_mut() {
-            fields.remove("status");
-        }
+        let status = object.data.as_object_mut().and_then(|fields| fields.remove("status"));
         let json = match serde_json::to_string(&object) {
             Ok(json) => json,
             Err(error) => {
                 let document = Document::unreadable(&name.to_string(), error.to_string());
-                return Object { hash: 0, document };
+                return Object { hash: 0, document, seen: None };
             }
         };
         let mut hasher = DefaultHasher::new();
@@ -93,7 +99,11 @@ impl Watched for Objects {
             Some(before) => before.document.clone(),
             None => reading::read_object(name, &json, self.store.options()),
         };
-        Object { hash, document }
+        let seen = self.statuses.as_ref().map(|_| {
+            let problems = document.outcome.as_ref().err().cloned();
+            Arc::new(Seen { generation, status: status.unwrap_or_default(), problems })
+        });
+        Object { hash, document, seen }
     }
 
     fn publish(&self, kept: &BTreeMap<String, Object>) {
@@ -101,5 +111,10 @@ impl Watched for Objects {
         let part = Part { origin: self.kind.as_str().into(), documents };
         self.store.update(Source::Resources(self.kind), &[part]);
         self.readiness.loaded(self.kind.as_str());
+        if let Some(statuses) = &self.statuses {
+            let seen = kept.values();
+            let seen = seen.filter_map(|object| Some((object.document.name.clone()?, object.seen.clone()?)));
+            statuses.publish(self.kind, seen);
+        }
     }
 }

@@ -7,12 +7,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use sidecar_engine::definition::{Compiled, DefinitionName, Kind, Problem, ReadOptions};
 use sidecar_engine::{Engine, Reason, Reviewed};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::metrics::{Metrics, States};
@@ -54,6 +56,8 @@ pub(crate) struct Store {
     /// For those who load; nobody who answers a review looks at it.
     state: Mutex<State>,
     metrics: Metrics,
+    /// Counted up when other definitions are served.
+    changes: watch::Sender<u64>,
 }
 
 /// What reviews are answered with.
@@ -74,6 +78,8 @@ struct State {
     nameless: Vec<(Source, Arc<str>, Document)>,
     /// What was said to be wrong already.
     said: BTreeSet<Complaint>,
+    /// Since when each is served as it is, by shown name.
+    since: HashMap<String, SystemTime>,
 }
 
 /// A place that wants to serve a name.
@@ -133,7 +139,7 @@ impl Store {
         let metrics = Metrics::default();
         let injections = injections(&engine, &metrics);
         let loaded = ArcSwap::from_pointee(Loaded { engine, files: HashMap::new(), injections });
-        Store { settings, loaded, state: Mutex::default(), metrics }
+        Store { settings, loaded, state: Mutex::default(), metrics, changes: watch::Sender::default() }
     }
 
     /// Has the definitions among the metrics.
@@ -159,13 +165,44 @@ impl Store {
         let after = state.serving();
         let difference = Difference::between(&before, &after);
         let definitions = after.into_iter().map(|(_, definition)| definition).collect();
-        let engine = engine(definitions, &self.settings);
-        let injections = injections(&engine, &self.metrics);
-        self.loaded.store(Arc::new(Loaded { engine, files: state.served_from_files(), injections }));
+        let files = state.served_from_files();
+        // Others write into objects too, their status for example: nothing to do for reviews.
+        if !difference.is_empty() || files != self.current().files {
+            let engine = engine(definitions, &self.settings);
+            let injections = injections(&engine, &self.metrics);
+            self.loaded.store(Arc::new(Loaded { engine, files, injections }));
+        }
+        for name in difference.added.iter().chain(&difference.changed) {
+            state.since.insert(name.shown(), SystemTime::now());
+        }
         for name in &difference.removed {
             self.metrics.forget(&name.shown());
+            state.since.remove(&name.shown());
+        }
+        if !difference.is_empty() {
+            self.changes.send_modify(|changes| *changes += 1);
         }
         self.say(&mut state, &difference);
+    }
+
+    /// Where to see that other definitions are served than before.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Since when a definition is served as it is, by the name that decisions have.
+    pub(crate) fn served_since(&self, shown_name: &str) -> Option<SystemTime> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since.get(shown_name).copied()
+    }
+
+    /// The file that has the name of an object of the cluster, if one has, and what it has is good: where both are read
+    /// at a start, the file comes first.
+    pub(crate) fn taken_by_a_file(&self, name: &DefinitionName) -> Option<Arc<str>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let claims = state.claims.get(name)?.iter();
+        let mut files = claims.filter(|claim| claim.source == Source::Files && claim.good.is_some());
+        files.next().map(|claim| claim.place.clone())
     }
 
     fn say(&self, state: &mut State, difference: &Difference) {

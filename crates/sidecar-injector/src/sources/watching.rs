@@ -142,7 +142,7 @@ fn key(object: &impl Resource) -> String {
 
 /// What goes wrong with a watch, said once for each kind of trouble.
 #[derive(Debug, Default)]
-struct Trouble {
+pub(crate) struct Trouble {
     said: Option<String>,
     failures: u32,
     absences: u32,
@@ -150,7 +150,7 @@ struct Trouble {
 
 impl Trouble {
     /// How long to wait before the next try, and whether the kind is gone for good.
-    fn add(&mut self, error: &watcher::Error, name: &'static str) -> (Duration, bool) {
+    pub(crate) fn add(&mut self, error: &watcher::Error, name: &'static str) -> (Duration, bool) {
         if is_absent(error) {
             self.absences += 1;
             if self.absences == 1 {
@@ -179,7 +179,7 @@ impl Trouble {
     }
 
     /// Something arrived. The beginning of a list is no proof yet.
-    fn is_over<K>(&mut self, event: &Event<K>, name: &'static str) {
+    pub(crate) fn is_over<K>(&mut self, event: &Event<K>, name: &'static str) {
         if matches!(event, Event::Init) {
             return;
         }

@@ -91,6 +91,7 @@ async fn the_documentation_has_every_metric_and_no_other() {
         ("DEFINITIONS", folder.path().to_str().unwrap()),
         ("DEFINITION_RESOURCES", "true"),
         ("EVENTS", "true"),
+        ("MISSED_PODS", "report"),
         ("SELF_PROBE_NAMESPACE", "default"),
         ("KUBECONFIG", &unreachable_cluster(folder.path())),
     ]);

@@ -1,0 +1,106 @@
+//! Pods that run without a sidecar that is meant for them, or with an older version of it: found, named, and repaired
+//! where their definition wants that.
+//!
+//! ```text
+//! pods ─(watch, metadata)─> may a definition be meant for it? ─(get, slowly)─> engine ─> pods without ─> log, metrics, Events
+//!                                                                                             └──> owner, restarted
+//! ```
+//!
+//! One replica does this. Nothing that answers a review waits for it.
+
+mod metrics;
+mod pods;
+mod repair;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch as channel;
+use tokio::time::sleep;
+
+use crate::arguments::{MissedPodsArguments, MissedPodsMode, WebhookScope};
+use crate::serve::events::Events;
+use crate::sources::Store;
+use crate::sources::namespaces::NamespaceMap;
+use crate::sources::readiness::Readiness;
+use metrics::Metrics;
+
+/// How often it is looked whether everything is loaded.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What is to be done about such pods.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// How many owners are restarted in a minute; none: they are only reported.
+    repairs_per_minute: Option<u32>,
+    /// Which pods the API server asks about, where that is known.
+    scope: Option<WebhookScope>,
+    /// The namespace of the Lease, which is the injector's own.
+    own_namespace: Option<String>,
+}
+
+/// Looks for them.
+pub(crate) struct Watchdog {
+    pub(crate) client: Client,
+    pub(crate) definitions: Arc<Store>,
+    pub(crate) namespaces: Arc<NamespaceMap>,
+    pub(crate) readiness: Arc<Readiness>,
+    /// Whether this replica is the one.
+    pub(crate) leading: channel::Receiver<bool>,
+    pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
+    /// Absent: none are written.
+    pub(crate) events: Option<Events>,
+}
+
+impl Settings {
+    /// None, where nobody looks for such pods.
+    pub(crate) fn new(arguments: &MissedPodsArguments) -> Option<Self> {
+        let repairs_per_minute = match arguments.missed_pods {
+            MissedPodsMode::Off => return None,
+            MissedPodsMode::Report => None,
+            MissedPodsMode::Repair => Some(arguments.max_repairs_per_minute),
+        };
+        let own_namespace = arguments.lease.as_ref().map(|lease| lease.namespace.clone());
+        Some(Settings { repairs_per_minute, scope: arguments.webhook_scope, own_namespace })
+    }
+
+    /// The metrics of what is found, before anything is.
+    pub(crate) fn metrics(registry: &mut Registry) -> Metrics {
+        Metrics::new(registry)
+    }
+}
+
+impl Watchdog {
+    /// Looks whenever this replica leads, as long as it is polled.
+    pub(crate) async fn run(mut self) {
+        let mut changes = self.definitions.changes();
+        let mut ready_since = None;
+        loop {
+            self.metrics.show(&self.definitions.current().engine, std::iter::empty());
+            tokio::select! {
+                result = self.leading.wait_for(|leads| *leads) => if result.is_err() { return },
+                _ = changes.changed() => continue,
+            }
+            // Before everything is loaded, every pod would look fine.
+            while self.readiness.reason().is_some() {
+                sleep(LOOK_AGAIN).await;
+            }
+            let ready_since = *ready_since.get_or_insert_with(SystemTime::now);
+            tokio::select! {
+                () = watch::follow(&self, ready_since) => {}
+                () = end(self.leading.clone()) => {}
+            }
+        }
+    }
+}
+
+/// Until this replica leads no more. Where nobody else can, that is never.
+async fn end(mut leading: channel::Receiver<bool>) {
+    if leading.wait_for(|leads| !*leads).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

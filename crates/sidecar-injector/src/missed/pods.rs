@@ -1,0 +1,287 @@
+//! What is remembered of pods: of those that are fine hardly anything, of the others what is to be said.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::SystemTime;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use sidecar_engine::State;
+use tracing::{info, warn};
+
+/// A pod by the hash of its uid: of 50,000 that are fine nothing else is kept but the hash of what they said.
+pub(super) type PodKey = u64;
+
+/// All pods that a definition may be meant for.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    /// With the version of them that was looked at, or will be.
+    known: HashMap<PodKey, u64>,
+    without: HashMap<PodKey, Without>,
+    waiting: VecDeque<Waiting>,
+    queued: HashSet<PodKey>,
+    /// What a new list has had so far.
+    listed: Option<HashSet<PodKey>>,
+    /// Counted up when definitions change: everything is looked at again.
+    epoch: u64,
+    /// Whether there is something new to tell.
+    pub(super) is_dirty: bool,
+    said: Option<(usize, usize)>,
+}
+
+/// One that has to be looked at.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) key: PodKey,
+    pub(super) namespace: Box<str>,
+    pub(super) name: Box<str>,
+}
+
+/// One that goes without something.
+#[derive(Debug)]
+pub(super) struct Without {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) owner: Option<OwnerReference>,
+    pub(super) created: Option<SystemTime>,
+    /// What the owner's template said when it was made.
+    pub(super) restarted: Option<SystemTime>,
+    pub(super) found: Vec<Found>,
+}
+
+/// What it goes without.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) definition: String,
+    pub(super) state: State,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    /// Whether it is to be made anew, and would have it then.
+    pub(super) is_repairable: bool,
+}
+
+impl Pods {
+    /// A new list begins.
+    pub(super) fn begin_list(&mut self) {
+        self.listed = Some(HashSet::new());
+    }
+
+    /// What was not in the list is gone.
+    pub(super) fn end_list(&mut self) {
+        if let Some(listed) = self.listed.take() {
+            self.known.retain(|key, _| listed.contains(key));
+            self.known.shrink_to_fit();
+            self.without.retain(|key, _| listed.contains(key));
+            self.is_dirty = true;
+        }
+    }
+
+    /// Definitions have changed.
+    pub(super) fn begin_again(&mut self) {
+        self.epoch += 1;
+        self.is_dirty = true;
+    }
+
+    /// Takes in a pod that a definition may be meant for.
+    pub(super) fn take_in(&mut self, metadata: &ObjectMeta) {
+        let (Some(key), Some(namespace), Some(name)) =
+            (key(metadata), metadata.namespace.as_deref(), metadata.name.as_deref())
+        else {
+            return;
+        };
+        if let Some(listed) = &mut self.listed {
+            listed.insert(key);
+        }
+        let mut hasher = DefaultHasher::new();
+        (&metadata.labels, &metadata.annotations, self.epoch).hash(&mut hasher);
+        let version = hasher.finish();
+        let is_same = self.known.insert(key, version) == Some(version);
+        // Whether one that goes without has come to its end is in its status, which is not watched.
+        if (!is_same || self.without.contains_key(&key)) && self.queued.insert(key) {
+            self.waiting.push_back(Waiting { key, namespace: namespace.into(), name: name.into() });
+        }
+    }
+
+    /// A pod is gone, going, or nothing that a definition is meant for.
+    pub(super) fn forget(&mut self, metadata: &ObjectMeta) {
+        if let Some(key) = key(metadata) {
+            self.known.remove(&key);
+            self.is_fine(key);
+        }
+    }
+
+    /// Whether there is one that has to be looked at.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next one that has to be looked at.
+    pub(super) fn next(&mut self) -> Option<Waiting> {
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.queued.remove(&waiting.key);
+            self.is_dirty |= self.waiting.is_empty();
+            if self.known.contains_key(&waiting.key) {
+                return Some(waiting);
+            }
+        }
+        self.waiting.shrink_to_fit();
+        self.queued.shrink_to_fit();
+        None
+    }
+
+    /// It could not be looked at: another time.
+    pub(super) fn postpone(&mut self, waiting: Waiting) {
+        if self.queued.insert(waiting.key) {
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    pub(super) fn is_fine(&mut self, key: PodKey) {
+        self.is_dirty |= self.without.remove(&key).is_some();
+    }
+
+    /// Remembers one that goes without something, and says so once. What was said now, if anything was.
+    pub(super) fn goes_without(&mut self, key: PodKey, pod: Without) -> Option<String> {
+        let before = self.without.remove(&key);
+        let mut news = Vec::new();
+        for found in &pod.found {
+            let is_known = before.as_ref().is_some_and(|before| {
+                let mut before = before.found.iter();
+                before.any(|old| old.definition == found.definition && old.reason == found.reason)
+            });
+            if !is_known {
+                warn!(
+                    event = "pod_missed",
+                    namespace = pod.namespace,
+                    pod = pod.name,
+                    owner = pod.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name)),
+                    definition = found.definition,
+                    reason = found.reason,
+                    "{}",
+                    found.message
+                );
+                news.push(format!("{}: {}: {}", found.definition, found.reason, found.message));
+            }
+        }
+        self.without.insert(key, pod);
+        self.is_dirty = true;
+        (!news.is_empty()).then(|| format!("runs without sidecar {}", news.join("; ")))
+    }
+
+    /// All that go without something.
+    pub(super) fn without(&self) -> &HashMap<PodKey, Without> {
+        &self.without
+    }
+
+    /// What each goes without.
+    pub(super) fn found(&self) -> impl Iterator<Item = (&str, State)> {
+        self.without.values().flat_map(|pod| &pod.found).map(|found| (&*found.definition, found.state))
+    }
+
+    /// One line when the numbers have changed, and everything has been looked at.
+    pub(super) fn say(&mut self) {
+        let count = |wanted| {
+            let has = |pod: &&Without| pod.found.iter().any(|found| found.state == wanted);
+            self.without.values().filter(has).count()
+        };
+        let counts = (count(State::Missing), count(State::Outdated));
+        if self.waiting.is_empty() && self.listed.is_none() && self.said != Some(counts) {
+            self.said = Some(counts);
+            let (missing, outdated) = counts;
+            let looked_at = self.known.len();
+            info!(event = "missed_pods", missing, outdated, looked_at);
+        }
+    }
+}
+
+/// What it is remembered by.
+pub(super) fn key(metadata: &ObjectMeta) -> Option<PodKey> {
+    let mut hasher = DefaultHasher::new();
+    metadata.uid.as_ref()?.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(name: &str, label: &str) -> ObjectMeta {
+        ObjectMeta {
+            uid: Some(format!("uid-of-{name}")),
+            namespace: Some("default".to_owned()),
+            name: Some(name.to_owned()),
+            labels: Some([("a".to_owned(), label.to_owned())].into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn without(reason: &'static str) -> Without {
+        let found = Found {
+            definition: "logs".to_owned(),
+            state: State::Missing,
+            reason,
+            message: String::new(),
+            is_repairable: false,
+        };
+        Without {
+            namespace: "default".to_owned(),
+            name: "a".to_owned(),
+            owner: None,
+            created: None,
+            restarted: None,
+            found: vec![found],
+        }
+    }
+
+    fn waiting(pods: &mut Pods) -> Vec<String> {
+        std::iter::from_fn(|| pods.next()).map(|waiting| waiting.name.to_string()).collect()
+    }
+
+    #[test]
+    fn a_pod_is_looked_at_once_unless_it_or_the_definitions_change() {
+        let mut pods = Pods::default();
+        for _ in 0..2 {
+            pods.take_in(&metadata("a", "1"));
+            pods.take_in(&metadata("b", "1"));
+        }
+        assert_eq!(waiting(&mut pods), ["a", "b"]);
+        pods.take_in(&metadata("a", "1"));
+        assert_eq!(waiting(&mut pods), [""; 0]);
+        pods.take_in(&metadata("a", "2"));
+        assert_eq!(waiting(&mut pods), ["a"]);
+        pods.begin_again();
+        pods.take_in(&metadata("b", "1"));
+        assert_eq!(waiting(&mut pods), ["b"]);
+        pods.take_in(&metadata("c", "1"));
+        pods.forget(&metadata("c", "1"));
+        assert_eq!(waiting(&mut pods), [""; 0]);
+    }
+
+    #[test]
+    fn one_that_goes_without_is_looked_at_with_every_change() {
+        let mut pods = Pods::default();
+        let pod = metadata("a", "1");
+        pods.take_in(&pod);
+        assert_eq!(waiting(&mut pods), ["a"]);
+        pods.goes_without(key(&pod).unwrap(), without("NotInjected"));
+        pods.take_in(&pod);
+        assert_eq!(waiting(&mut pods), ["a"]);
+        pods.is_fine(key(&pod).unwrap());
+        pods.take_in(&pod);
+        assert_eq!(waiting(&mut pods), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_have_is_gone() {
+        let mut pods = Pods::default();
+        for name in ["a", "b"] {
+            pods.take_in(&metadata(name, "1"));
+            pods.goes_without(key(&metadata(name, "1")).unwrap(), without("NotInjected"));
+        }
+        assert_eq!(pods.found().count(), 2);
+        pods.begin_list();
+        pods.take_in(&metadata("b", "1"));
+        assert_eq!(pods.found().count(), 2, "until the list is complete");
+        pods.end_list();
+        assert_eq!(pods.found().count(), 1);
+    }
+}

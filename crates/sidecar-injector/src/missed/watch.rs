@@ -1,0 +1,251 @@
+//! The watch of the pods' metadata, and the look into those that a definition may be meant for.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::GetParams;
+use kube::core::{PartialObjectMeta, Request};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource as _};
+use serde::Deserialize;
+use sidecar_engine::{Namespace, Namespaces as _, Reason, Standing, State};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tracing::warn;
+
+use super::Watchdog;
+use super::pods::{Found, Pods, Waiting, Without, key};
+use super::repair::{self, Repairs};
+use crate::arguments::WebhookScope;
+use crate::sources::watching::Trouble;
+
+/// The pause between two looks: the API server has more important things to do.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What one request may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Definitions come in bursts, and each change means to look at every pod again.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Labels of namespaces change without a word: so often everything is listed anew.
+const LIST_AGAIN: Duration = Duration::from_mins(10);
+
+/// How often what has changed is shown.
+const SHOW: Duration = Duration::from_millis(500);
+
+/// What is read of a pod beside what the engine reads.
+#[derive(Deserialize)]
+struct Head {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize, Default)]
+struct Status {
+    #[serde(default)]
+    phase: String,
+}
+
+/// Looks at all pods, as long as it is polled.
+pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
+    let mut pods = Pods::default();
+    let mut changes = watchdog.definitions.changes();
+    let ticks = |period| {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut looks, mut shows) = (ticks(LOOK), ticks(SHOW));
+    let per_minute = watchdog.settings.repairs_per_minute;
+    let mut repairs = Repairs::new(ready_since);
+    let mut repair_ticks = ticks(repair::pause(per_minute));
+    loop {
+        let mut list_again = Instant::now() + LIST_AGAIN;
+        // The API server sends nothing but metadata, in pages.
+        let api: Api<PartialObjectMeta<Pod>> = Api::all(watchdog.client.clone());
+        let mut events = pin!(watcher(api, watcher::Config::default()));
+        let mut trouble = Trouble::default();
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        trouble.is_over(&event, "Pod");
+                        watchdog.take_in(&mut pods, event);
+                    }
+                    Some(Err(error)) => {
+                        let (wait, _) = trouble.add(&error, "Pod");
+                        sleep(wait).await;
+                    }
+                    None => break,
+                },
+                _ = looks.tick(), if pods.is_waiting() => watchdog.look(&mut pods).await,
+                _ = shows.tick(), if pods.is_dirty => watchdog.show(&mut pods),
+                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods).await,
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    pods.begin_again();
+                    list_again = list_again.min(Instant::now() + SETTLE);
+                }
+                () = sleep_until(list_again) => break,
+            }
+        }
+    }
+}
+
+impl Watchdog {
+    fn take_in(&self, pods: &mut Pods, event: Event<PartialObjectMeta<Pod>>) {
+        match event {
+            Event::Init => pods.begin_list(),
+            Event::InitDone => pods.end_list(),
+            Event::Delete(pod) => pods.forget(&pod.metadata),
+            Event::InitApply(pod) | Event::Apply(pod) => {
+                if self.may_concern(&pod.metadata) {
+                    pods.take_in(&pod.metadata);
+                } else {
+                    pods.forget(&pod.metadata);
+                }
+            }
+        }
+    }
+
+    fn may_concern(&self, metadata: &ObjectMeta) -> bool {
+        let name = metadata.namespace.as_deref().unwrap_or_default();
+        // The webhooks of the wide scopes leave it out.
+        let is_own = matches!(self.settings.scope, Some(WebhookScope::Namespaces | WebhookScope::All))
+            && self.settings.own_namespace.as_deref() == Some(name);
+        if is_own || metadata.deletion_timestamp.is_some() {
+            return false;
+        }
+        let owned =
+            |map: &Option<std::collections::BTreeMap<String, String>>| map.clone().unwrap_or_default();
+        let engine = &self.definitions.current().engine;
+        engine.may_concern(owned(&metadata.labels), owned(&metadata.annotations), &self.namespace(name))
+    }
+
+    fn namespace(&self, name: &str) -> Arc<Namespace> {
+        self.namespaces.get(name).unwrap_or_else(|| Arc::new(Namespace::unknown(name)))
+    }
+
+    /// Looks at the next pod that waits for it.
+    async fn look(&self, pods: &mut Pods) {
+        let Some(waiting) = pods.next() else { return };
+        let request = Request::new(Pod::url_path(&(), Some(&waiting.namespace)))
+            .get(&waiting.name, &GetParams::default());
+        let Ok(request) = request else { return };
+        // As text: the engine reads what it needs, and a typed pod would have all the fields that it does not.
+        match timeout(PATIENCE, self.client.request_text(request)).await {
+            Ok(Ok(text)) => self.judge(pods, &waiting, &text),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => pods.is_fine(waiting.key),
+            result => {
+                if let Ok(Err(error)) = result {
+                    warn!(event = "pod_unreadable", namespace = &*waiting.namespace, pod = &*waiting.name, %error);
+                }
+                pods.postpone(waiting);
+                // Whatever it is, it will not be over in a moment.
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    fn judge(&self, pods: &mut Pods, waiting: &Waiting, text: &str) {
+        let namespace = self.namespace(&waiting.namespace);
+        let loaded = self.definitions.current();
+        let (Ok(head), Ok(standings)) =
+            (serde_json::from_str::<Head>(text), loaded.engine.standings(text, &namespace))
+        else {
+            return;
+        };
+        let is_over = matches!(&*head.status.phase, "Succeeded" | "Failed");
+        let is_another = key(&head.metadata) != Some(waiting.key);
+        if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
+            return pods.is_fine(waiting.key);
+        }
+        let not_asked = self.settings.scope.and_then(|scope| not_asked(scope, &head.metadata, &namespace));
+        let without = standings.into_iter().filter(|standing| standing.state != State::Present);
+        let found: Vec<_> = without.map(|standing| found(standing, not_asked)).collect();
+        if found.is_empty() {
+            return pods.is_fine(waiting.key);
+        }
+        let time = |time: k8s_openapi::jiff::Timestamp| SystemTime::from(time);
+        let annotations = head.metadata.annotations.unwrap_or_default();
+        let owners = head.metadata.owner_references.unwrap_or_default();
+        let pod = Without {
+            namespace: waiting.namespace.to_string(),
+            name: waiting.name.to_string(),
+            owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
+            created: head.metadata.creation_timestamp.map(|created| time(created.0)),
+            restarted: annotations
+                .get(repair::RESTARTED_AT)
+                .and_then(|text| humantime::parse_rfc3339(text).ok()),
+            found,
+        };
+        if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
+            events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);
+        }
+    }
+
+    fn show(&self, pods: &mut Pods) {
+        pods.is_dirty = false;
+        self.metrics.show(&self.definitions.current().engine, pods.found());
+        pods.say();
+    }
+}
+
+/// What is to be said about a definition that a pod goes without.
+fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
+    let Standing { definition, state, reason, detail, would_be_injected, repairs } = standing;
+    let not_asked = not_asked.filter(|_| would_be_injected);
+    let (reason, message) = match (not_asked, state, reason) {
+        (Some(remedy), State::Missing, _) => ("NotAsked", remedy.to_owned()),
+        (None, State::Missing, Reason::Injected) => (
+            "NotInjected",
+            "nothing is in the way now: the definition is younger than the pod, or nobody answered when it was made".to_owned(),
+        ),
+        (_, State::Outdated, _) => (
+            "Outdated",
+            match detail {
+                Some(detail) => format!("the pod has something else than the definition says now: {detail}"),
+                None => "the pod has something else than the definition says now".to_owned(),
+            },
+        ),
+        (_, _, reason) => {
+            (reason.code(), detail.map_or_else(|| reason.explanation().to_owned(), std::borrow::Cow::into_owned))
+        }
+    };
+    let is_repairable = repairs && would_be_injected && not_asked.is_none();
+    Found { definition: definition.into_owned(), state, reason, message, is_repairable }
+}
+
+/// Where the API server does not ask about such a pod: what would change that. What the chart's webhooks select.
+fn not_asked(scope: WebhookScope, pod: &ObjectMeta, namespace: &Namespace) -> Option<&'static str> {
+    const KEY: &str = "sidecar.me/inject";
+    let label = pod.labels.as_ref().and_then(|labels| labels.get(KEY)).map(String::as_str);
+    let is_annotated = pod.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(KEY));
+    let is_in_injection = namespace.label("sidecar.me/injection") == Some("enabled");
+    match scope {
+        WebhookScope::All => None,
+        WebhookScope::Namespaces => (!is_in_injection).then_some(
+            "the API server does not ask about pods of this namespace: label it sidecar.me/injection=enabled, or set webhook.scope to All",
+        ),
+        WebhookScope::Requested => {
+            let asks = match label {
+                Some("true" | "True") => true,
+                Some("false" | "False") => false,
+                _ => is_annotated,
+            };
+            let remedy = if is_in_injection {
+                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope Namespaces or All it would"
+            } else {
+                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope All it would"
+            };
+            (!asks).then_some(remedy)
+        }
+    }
+}

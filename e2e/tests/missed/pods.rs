@@ -1,0 +1,305 @@
+//! Pods that run without their sidecar: found, named, and repaired where their definition wants that.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{Installation, container_names, wait_for};
+use serde_json::{Value, json};
+
+const DEPLOYMENT: &str = "deployment/kubernetes-sidecar-injector";
+const LEASE: [&str; 3] = ["lease/kubernetes-sidecar-injector", "-n", "default"];
+const METRICS_PORT: u16 = 9797;
+
+/// Of one container for the pods with a label `case` of its name, which ask for it as the chart's default scope wants.
+fn definition(name: &str, image: &str, missed_pods: &str) -> Value {
+    json!({
+        "apiVersion": "sidecar.me/v1alpha1", "kind": "ClusterSidecarDefinition", "metadata": {"name": name},
+        "spec": {
+            "selector": {"podSelector": {"matchLabels": {"case": name}}},
+            "inject": {"spec": {"containers": [{"name": name, "image": image}]}},
+            "missedPods": missed_pods,
+        },
+    })
+}
+
+fn template(app: &str, case: &str) -> Value {
+    json!({
+        // By annotation, since the label would bring the article's sidecar too.
+        "metadata": {"labels": {"app": app, "case": case}, "annotations": {"sidecar.me/inject": ","}},
+        "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+    })
+}
+
+fn pod(name: &str, case: &str) -> Value {
+    let mut pod = template(name, case);
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = name.into();
+    pod
+}
+
+fn workload(kind: &str, name: &str, case: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template(name, case)},
+    })
+}
+
+/// The injector with what this is about switched on, and a namespace.
+struct Trial {
+    at: Installation,
+    namespace: String,
+}
+
+impl Trial {
+    async fn start() -> Result<Self> {
+        let at = Installation::start().await?;
+        at.shell(&format!(
+            "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default \
+             --reuse-values --set missedPods.mode=repair,missedPods.maxRepairsPerMinute=60,shutdownDelaySeconds=1 \
+             --set metrics.port={METRICS_PORT}"
+        ))
+        .await?;
+        at.wait_until_injecting().await?;
+        at.kubectl(&["create", "namespace", "missed"]).await?;
+        Ok(Trial { at, namespace: "missed".to_owned() })
+    }
+
+    async fn apply(&self, object: &Value) -> Result<()> {
+        let arguments = ["apply", "-n", &self.namespace, "-f", "-"];
+        self.at.cluster.kubectl_with_input(&arguments, &object.to_string()).await?.checked()?;
+        Ok(())
+    }
+
+    async fn scale(&self, replicas: usize) -> Result<()> {
+        self.at.kubectl(&["scale", DEPLOYMENT, "-n", "default", &format!("--replicas={replicas}")]).await?;
+        wait_for("the injector's processes", async || {
+            let ready = self.at.cluster.fake_node()?.running().iter().filter(|one| one.ready).count();
+            Ok(ready == replicas && self.at.cluster.fake_node()?.running().len() == replicas)
+        })
+        .await
+    }
+
+    fn logged(&self, event: &str) -> Result<Vec<Value>> {
+        let mut lines = Vec::new();
+        for container in self.at.cluster.fake_node()?.running() {
+            let log = std::fs::read_to_string(&container.log).unwrap_or_default();
+            let parsed = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.extend(parsed.filter(|line| line["event"] == event));
+        }
+        Ok(lines)
+    }
+
+    /// Reason by reason, what was said about the pods whose name begins so.
+    fn said(&self, pod: &str) -> Result<Vec<String>> {
+        let lines = self.logged("pod_missed")?;
+        let about =
+            lines.iter().filter(|line| line["pod"].as_str().is_some_and(|name| name.starts_with(pod)));
+        Ok(about.map(|line| format!("{} {}", text(line, "definition"), text(line, "reason"))).collect())
+    }
+
+    async fn wait_until_said(&self, pod: &str, expected: &str) -> Result<()> {
+        wait_for(&format!("{pod}: {expected}"), async || {
+            Ok(self.said(pod)?.iter().any(|said| said == expected))
+        })
+        .await
+    }
+
+    /// The sum of a metric over all replicas.
+    fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for container in self.at.cluster.fake_node()?.running() {
+            let mut stream = TcpStream::connect((container.address, METRICS_PORT))?;
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            let line = format!("sidecar_injector_{name}{{{label}}} ");
+            let value = text.lines().find_map(|found| found.strip_prefix(&line));
+            sum += value.with_context(|| format!("no {line}in {text}"))?.parse::<f64>()?;
+        }
+        Ok(sum)
+    }
+
+    async fn wait_for_metric(&self, name: &str, label: &str, expected: f64) -> Result<()> {
+        wait_for(&format!("{name} {label} of {expected}"), async || {
+            Ok((self.metric(name, label)? - expected).abs() < 0.5)
+        })
+        .await
+    }
+
+    async fn pods(&self, app: &str) -> Result<Vec<Value>> {
+        let list = self.at.get(&["pods", "-n", &self.namespace, "-l", &format!("app={app}")]).await?;
+        let mut pods = list["items"].as_array().cloned().unwrap_or_default();
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        Ok(pods)
+    }
+
+    async fn holder(&self) -> Result<String> {
+        let lease = self.at.get(&LEASE).await?;
+        Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_without_their_sidecar_are_named_and_repaired_where_that_is_wanted() {
+    let trial = Trial::start().await.unwrap();
+    let outcome = run(&trial).await;
+    if outcome.is_err() {
+        for event in [
+            "leading",
+            "lease_failed",
+            "pod_missed",
+            "missed_pods",
+            "pod_repaired",
+            "repair_failed",
+            "repair_useless",
+        ] {
+            eprintln!("{:#?}", trial.logged(event).unwrap());
+        }
+    }
+    outcome.unwrap();
+    trial.at.cluster.stop().await.unwrap();
+}
+
+async fn run(trial: &Trial) -> Result<()> {
+    made_while_nobody_answers(trial).await?;
+    they_are_named(trial).await?;
+    they_are_repaired(trial).await?;
+    older_versions_are_named(trial).await?;
+    another_replica_goes_on(trial).await
+}
+
+async fn made_while_nobody_answers(trial: &Trial) -> Result<()> {
+    trial.apply(&definition("repaired", "a:1", "Repair")).await?;
+    trial.apply(&definition("reported", "a:1", "Report")).await?;
+    trial.scale(0).await?;
+    for object in [
+        pod("bare", "repaired"),
+        pod("over", "repaired"),
+        workload("Deployment", "web", "repaired", 1),
+        workload("ReplicaSet", "set", "repaired", 2),
+        workload("ReplicaSet", "guarded", "repaired", 1),
+        workload("Deployment", "left", "reported", 1),
+        json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "guarded"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
+        }),
+    ] {
+        trial.apply(&object).await?;
+    }
+    let mut unasked = pod("unasked", "reported");
+    unasked["metadata"]["annotations"] = json!({});
+    trial.apply(&unasked).await?;
+    for (app, count) in [("bare", 1), ("over", 1), ("web", 1), ("set", 2), ("guarded", 1), ("left", 1)] {
+        wait_for(&format!("{count} pods of {app}"), async || {
+            let pods = trial.pods(app).await?;
+            Ok(pods.len() == count && pods.iter().all(|pod| pod["status"]["phase"] == "Running"))
+        })
+        .await?;
+    }
+    let over = ["patch", "pod", "over", "-n", "missed", "--subresource=status", "--type=merge", "-p"];
+    trial.at.kubectl(&[&over[..], &[r#"{"status":{"phase":"Succeeded"}}"#]].concat()).await?;
+    // Times in objects are whole seconds: what is made in the second in which the injector starts could be either.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    trial.scale(2).await
+}
+
+async fn they_are_named(trial: &Trial) -> Result<()> {
+    for app in ["bare", "web", "set", "guarded"] {
+        trial.wait_until_said(app, "repaired NotInjected").await?;
+    }
+    trial.wait_until_said("left", "reported NotInjected").await?;
+    trial.wait_until_said("unasked", "reported NotAsked").await?;
+    ensure!(trial.said("over")?.is_empty(), "what is over needs no sidecar");
+    trial.wait_for_metric("missing_injections", "definition=\"reported\"", 2.0).await?;
+    trial.metric("missing_injections", "definition=\"curl\"")?;
+    wait_for("an Event", async || {
+        let of_pod = ["-n", "missed", "--field-selector", "regarding.name=bare,reason=SidecarMissing"];
+        let events = trial.at.get(&[&["events.events.k8s.io"], &of_pod[..]].concat()).await?;
+        Ok(events["items"][0]["note"].as_str().is_some_and(|note| note.contains("repaired: NotInjected")))
+    })
+    .await?;
+    wait_for("a summary", async || Ok(!trial.logged("missed_pods")?.is_empty())).await
+}
+
+async fn they_are_repaired(trial: &Trial) -> Result<()> {
+    wait_for("a restarted Deployment", async || {
+        let pods = trial.pods("web").await?;
+        Ok(pods.len() == 1 && container_names(&pods[0]) == "app repaired")
+    })
+    .await?;
+    let web = trial.at.get(&["deployment", "web", "-n", "missed"]).await?;
+    let annotations = &web["spec"]["template"]["metadata"]["annotations"];
+    ensure!(annotations["sidecar.me/restarted-at"].is_string(), "{annotations}");
+    wait_for("new pods of the ReplicaSet", async || {
+        let pods = trial.pods("set").await?;
+        Ok(pods.len() == 2 && pods.iter().all(|pod| container_names(pod) == "app repaired"))
+    })
+    .await?;
+    wait_for("a refusal", async || {
+        Ok(trial.logged("repair_refused")?.iter().any(|line| text(line, "target").starts_with("Pod/guarded")))
+    })
+    .await?;
+    // What is not fine, and stays: the bare one, the guarded one.
+    trial.wait_for_metric("missing_injections", "definition=\"repaired\"", 2.0).await?;
+    for app in ["bare", "guarded", "left", "unasked"] {
+        let pods = trial.pods(app).await?;
+        ensure!(pods.len() == 1 && container_names(&pods[0]) == "app", "{app}: {pods:?}");
+    }
+    let repaired: Vec<_> = trial.logged("pod_repaired")?;
+    ensure!(repaired.len() == 3, "one Deployment and two pods: {repaired:?}");
+    trial.wait_for_metric("repairs_total", "result=\"evicted\"", 2.0).await
+}
+
+async fn older_versions_are_named(trial: &Trial) -> Result<()> {
+    trial.apply(&pod("fresh", "reported")).await?;
+    ensure!(container_names(&trial.pods("fresh").await?[0]) == "app reported");
+    trial.apply(&pod("early", "younger")).await?;
+    trial.wait_for_metric("outdated_injections", "definition=\"reported\"", 0.0).await?;
+    ensure!(trial.said("fresh")?.is_empty() && trial.said("early")?.is_empty());
+    trial.apply(&definition("reported", "a:2", "Report")).await?;
+    trial.apply(&definition("younger", "a:1", "Repair")).await?;
+    trial.wait_until_said("fresh", "reported Outdated").await?;
+    trial.wait_until_said("early", "younger NotInjected").await?;
+    trial.wait_for_metric("outdated_injections", "definition=\"reported\"", 1.0).await?;
+    // Said once, however often it is looked at.
+    ensure!(trial.said("left")? == ["reported NotInjected"], "{:?}", trial.said("left")?);
+    trial.at.kubectl(&["delete", "pod", "fresh", "-n", "missed", "--grace-period=0", "--force"]).await?;
+    trial.wait_for_metric("outdated_injections", "definition=\"reported\"", 0.0).await
+}
+
+async fn another_replica_goes_on(trial: &Trial) -> Result<()> {
+    let of = |holder: &str| holder.split_once('_').map(|(pod, _)| pod.to_owned()).unwrap_or_default();
+    let first = trial.holder().await?;
+    trial.at.cluster.fake_node()?.kill("default", &of(&first))?;
+    wait_for("another leader", async || {
+        let holder = trial.holder().await?;
+        Ok(!holder.is_empty() && holder != first)
+    })
+    .await?;
+    trial.wait_for_metric("missing_injections", "definition=\"younger\"", 1.0).await?;
+    // Who leaves lets another one lead; nobody has to wait until the Lease runs out.
+    let second = trial.holder().await?;
+    trial.at.kubectl(&["delete", "pod", &of(&second), "-n", "default"]).await?;
+    wait_for("the next leader", async || {
+        let holder = trial.holder().await?;
+        Ok(!holder.is_empty() && holder != second)
+    })
+    .await?;
+    // An upgrade renders the Lease without what is in it.
+    let before = trial.holder().await?;
+    trial
+        .at
+        .shell("helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reuse-values --set commonLabels.upgraded=yes")
+        .await?;
+    let lease = trial.at.get(&LEASE).await?;
+    ensure!(lease["metadata"]["labels"]["upgraded"] == "yes", "{lease}");
+    ensure!(!text(&lease["spec"], "holderIdentity").is_empty(), "{before}: {lease}");
+    Ok(())
+}
