@@ -67,7 +67,8 @@ pub(crate) fn build_binary() -> Result<PathBuf> {
         .current_dir(root())
         .args(["build", "--release", "--locked", "--target", &target, "--package", BINARY, "--bin", BINARY])
         .arg("--message-format=json-render-diagnostics")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // Relocations that are packed (glibc 2.36) are 0.8 MB less of a program that can be loaded anywhere.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs")
         // It would win over RUSTFLAGS.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stderr(Stdio::inherit())
