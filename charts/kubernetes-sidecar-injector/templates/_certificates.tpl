@@ -42,9 +42,9 @@ same certificate, and each call of this template would make another one.
     {{- $_ := set .Values "renderedCertificates" $old }}
   {{- else }}
     {{- $days := int $values.days }}
-    {{- /* Pods of mode `selfManaged`, which this upgrade replaces, serve with that one. */}}
-    {{- $managed := lookup "v1" "Secret" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.managedSecretName" .) | default dict }}
-    {{- $managedCa := get (get $managed "data" | default dict) "ca.crt" | b64dec }}
+    {{- /* What the API server trusts until now: pods of another mode, which this upgrade replaces, serve with that. */}}
+    {{- $live := lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" (include "kubernetes-sidecar-injector.fullname" .) | default dict }}
+    {{- $trusted := dig "clientConfig" "caBundle" "" (first (get $live "webhooks" | default (list dict))) | b64dec }}
     {{- $ca := "" }}
     {{- if $wantedCa }}
       {{- $ca = buildCustomCert (b64enc $wantedCa) (include "kubernetes-sidecar-injector.pem" $values.ca.privateKey | b64enc) }}
@@ -56,7 +56,7 @@ same certificate, and each call of this template would make another one.
     {{- $leaf := genSignedCertWithKey ($dnsName | trunc 64) nil (list $dnsName) $days $ca (genPrivateKey "ecdsa") }}
     {{- $_ := set .Values "renderedCertificates" (dict
           "ca" $ca.Cert
-          "previousCa" (ternary "" ($old.ca | default $managedCa) (eq (trim $old.ca) (trim $ca.Cert)))
+          "previousCa" (ternary "" ($old.ca | default $trusted) (eq (trim $old.ca) (trim $ca.Cert)))
           "certificate" $leaf.Cert
           "privateKey" $leaf.Key
           "dnsName" $dnsName

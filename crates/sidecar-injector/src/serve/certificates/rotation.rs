@@ -202,9 +202,14 @@ impl Situation<'_> {
             let leaf = authority.issue(names, lifetimes.leaf, now)?;
             return step(Certificates { authority, leaf, next: stored.next }, Why::Renewed);
         };
-        let is_due = Lifetimes::is_due(lifetimes.authority, remaining)
-            || Lifetimes::outlives(lifetimes.authority, remaining);
-        if stored.next.is_none() && (is_due || stored.request == Some(Request::Authority)) {
+        let is_worn = |remaining| {
+            Lifetimes::is_due(lifetimes.authority, remaining)
+                || Lifetimes::outlives(lifetimes.authority, remaining)
+        };
+        let is_wanted = is_worn(remaining) || stored.request == Some(Request::Authority);
+        // One that nobody came to trust in all its time is no successor.
+        let has_next = stored.next.is_some_and(|next| !is_worn(next.details.remaining(now)));
+        if is_wanted && !has_next {
             let next = Some(Authority::make(lifetimes.authority, now)?);
             return step(Certificates { authority, leaf, next }, Why::Introduced);
         }
@@ -321,6 +326,17 @@ mod tests {
         let step = step(stored(&held), &held, false, 2000).unwrap();
         assert_eq!(step.why, Why::Expired);
         assert!(step.certificates.authority.details.is_valid(start() + 2000 * DAY));
+    }
+
+    #[test]
+    fn a_next_authority_that_has_grown_old_is_replaced() {
+        let mut held = made();
+        held.leaf = held.authority.issue(&names(), lifetimes().leaf, start() + 1300 * DAY).unwrap();
+        let of = |days: u32| Some(Authority::make(lifetimes().authority, start() + days * DAY).unwrap());
+        held.next = of(1250);
+        assert_eq!(step(stored(&held), &held, false, 1300), None);
+        held.next = of(0);
+        assert_eq!(why(step(stored(&held), &held, false, 1300).as_ref()), Some(Why::Introduced));
     }
 
     #[test]
