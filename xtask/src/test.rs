@@ -118,6 +118,8 @@ impl Step {
                         "--test",
                         "admissible",
                         "--test",
+                        "callers",
+                        "--test",
                         "definitions",
                         "--test",
                         "chart_releases",
