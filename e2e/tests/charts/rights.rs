@@ -9,11 +9,13 @@ use sidecar_testkit::repository_root;
 use crate::render::*;
 
 /// Values that bring rights, with their settings; the first brings none.
-const SWITCHES: [(&str, &[&str]); 5] = [
+const SWITCHES: [(&str, &[&str]); 7] = [
     ("certificates.mode", &["certManager", "helm", "selfManaged"]),
     ("definitionResources.validation.enabled", &["false", "true"]),
     ("definitionResources.watch", &["false", "true"]),
+    ("definitionStatus.enabled", &["false", "true"]),
     ("events.enabled", &["false", "true"]),
+    ("missedPods.mode", &["off", "report", "repair"]),
     ("selfProbe.enabled", &["false", "true"]),
 ];
 
@@ -25,16 +27,14 @@ fn the_table_of_rights_is_what_is_rendered() {
         std::fs::read_to_string(repository_root().join("charts").join(INJECTOR).join("values.yaml"));
     let defaults: Value = serde_saphyr::from_str(&defaults.unwrap()).unwrap();
     let bare: Vec<(&str, &str)> = SWITCHES.iter().map(|(value, settings)| (*value, settings[0])).collect();
-    let mut cases: Vec<Vec<(&str, &str)>> = vec![Vec::new(), bare.clone()];
+    let mut cases: Vec<Vec<(&str, &str)>> = vec![Vec::new()];
     for (value, settings) in SWITCHES {
         for setting in settings {
-            // One that differs from the default, and one alone.
+            // With all others as they are by default, and with none of them.
             cases.push(vec![(value, setting)]);
-            cases.push(
-                bare.iter()
-                    .map(|&(other, none)| (other, if other == value { setting } else { none }))
-                    .collect(),
-            );
+            let alone =
+                bare.iter().map(|&(other, none)| (other, if other == value { setting } else { none }));
+            cases.push(alone.collect());
         }
     }
     for case in cases {
@@ -93,7 +93,7 @@ fn granted(objects: &[Value]) -> BTreeSet<Right> {
             }
             for group in list("apiGroups") {
                 for resource in list("resources") {
-                    let objects = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+                    let objects = with_group(&resource, &group);
                     for name in &names {
                         for verb in list("verbs") {
                             rights.insert(Right {
@@ -109,4 +109,13 @@ fn granted(objects: &[Value]) -> BTreeSet<Right> {
         }
     }
     rights
+}
+
+/// As kubectl writes it.
+fn with_group(resource: &str, group: &str) -> String {
+    let dotted = if group.is_empty() { String::new() } else { format!(".{group}") };
+    match resource.split_once('/') {
+        None => format!("{resource}{dotted}"),
+        Some((kind, part)) => format!("{kind}{dotted}/{part}"),
+    }
 }
