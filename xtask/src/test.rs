@@ -129,6 +129,8 @@ impl Step {
                         "missed",
                         "--test",
                         "testbed",
+                        "--test",
+                        "troubleshooting",
                     ],
                     &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
                 )?;
