@@ -124,6 +124,8 @@ impl Step {
                         "--test",
                         "chart_releases",
                         "--test",
+                        "operations",
+                        "--test",
                         "seeing",
                         "--test",
                         "missed",
