@@ -40,8 +40,7 @@ impl Troubles {
         let waited = wait_for(heading, async || {
             let arguments = ["-n", "required", "--dry-run=server"];
             last = self.0.try_create(&labelled_pod("a"), &arguments).await?.stderr;
-            Ok(last.contains("failed calling webhook \"required.injector.sidecar.me\"")
-                && found(heading, &last))
+            Ok(last.contains("webhook \"required.injector.sidecar.me\"") && found(heading, &last))
         });
         waited.await.unwrap_or_else(|error| panic!("{error}: {last}"));
     }
@@ -101,6 +100,10 @@ async fn what_is_printed_is_in_the_index() {
 
     kubectl(&["create", "namespace", "required"]).await;
     kubectl(&["label", "namespace", "required", "sidecar.me/required=true"]).await;
+    let taken = "{failurePolicy: Fail, inject: {spec: {containers: [{name: app, image: other}]}}}";
+    at.0.shell(&format!("{} -n required", create(taken))).await.unwrap();
+    at.refuses("denied the request: sidecar …").await;
+    kubectl(&["delete", "sidecardefinition", "a", "-n", "required"]).await;
     let egress = at.0.cluster.egress().unwrap();
     egress.set_mode(EgressMode::Silence);
     at.refuses("context deadline exceeded").await;
