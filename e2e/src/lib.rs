@@ -1,6 +1,7 @@
 //! What the tests against a real Kubernetes share: the injector installed on a cluster, and pods to try it with.
 
 pub mod load;
+pub mod rights;
 pub mod trials;
 
 use std::path::PathBuf;

@@ -19,7 +19,7 @@ const FOREIGN: [(&str, &str, &str); 4] = [
 ];
 
 /// Values that render what others do not.
-const COMBINATIONS: [&str; 15] = [
+const COMBINATIONS: [&str; 16] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
     "definitionResources.watch=false,crds.install=false,serviceAccount.create=false,serviceAccount.name=mine",
@@ -27,6 +27,7 @@ const COMBINATIONS: [&str; 15] = [
     "certificates.mode=helm",
     "certificates.mode=certManager",
     "certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.externalCaBundle=true",
+    "webhook.clientVerification.configMap=clients,webhook.clientVerification.names[0]=kube-apiserver",
     "webhook.url=https://injector.example.com:8443,webhook.labels.a=b",
     "hostNetwork=true,containerPort=10260,dnsPolicy=Default",
     "hostUsers=false,minReadySeconds=3,updateStrategy.type=Recreate,updateStrategy.rollingUpdate=null",

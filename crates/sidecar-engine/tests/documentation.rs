@@ -37,8 +37,13 @@ fn every_link_leads_somewhere() {
     {
         let text = std::fs::read_to_string(&page).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = target.split('#').next().unwrap_or_default();
-            if !file.is_empty() && !file.contains(':') && !page.parent().unwrap().join(file).exists() {
+            if target.contains(':') {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let is_there = path.exists() && (heading.is_empty() || anchors(&path).contains(heading));
+            if !is_there {
                 broken.push(format!("{}: {target}", page.display()));
             }
         }
@@ -55,4 +60,16 @@ fn every_link_leads_somewhere() {
 fn pages(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+/// What the headings of a page are called in links, as GitHub makes it.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let named = headings.map(|heading| {
+        let letters = heading.trim_start_matches('#').trim().to_lowercase();
+        let letters = letters.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        letters.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    });
+    named.collect()
 }

@@ -407,6 +407,31 @@ fn the_exit_codes_in_the_help_are_those_of_the_documentation() {
     }
 }
 
+/// What is looked up: a setting in a manifest, an event in a log.
+#[test]
+fn settings_and_events_are_documented() {
+    let page = include_str!("../../../docs/answers.md");
+    let help = run(&["serve", "--help"], "").stdout;
+    let settings = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+    let mut words: Vec<String> = settings.map(ToOwned::to_owned).collect();
+    assert!(words.len() > 30, "{words:?}");
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let events = text.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next());
+        words.extend(events.map(ToOwned::to_owned));
+    }
+    assert!(words.len() > 80, "{words:?}");
+    words.retain(|word| {
+        !page.contains(&format!("`{word}`")) && !page.contains(&format!("\"event\":\"{word}\""))
+    });
+    assert!(words.is_empty(), "not in docs/answers.md: {words:?}");
+}
+
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
 /// Regression: a word that is no level was taken for a module's name, and nothing was logged at all.
 #[test]
 fn a_level_that_is_none_is_refused() {

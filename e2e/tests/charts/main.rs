@@ -9,6 +9,7 @@ mod certificates;
 mod definitions;
 mod profiles;
 mod render;
+mod rights;
 mod subchart;
 mod values;
 mod workload;

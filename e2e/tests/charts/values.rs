@@ -16,7 +16,7 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 39] = [
+    let rows: [(&str, &[&str], &str); 41] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -90,6 +90,8 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["webhook.url=https://10.0.0.1:8443"], "the chart's own certificate is for names only"),
         (INJECTOR, &["webhook.url=http://a.example.com"], "at '/webhook/url'"),
         (INJECTOR, &["extraVolumes[0].name=certs"], "the chart has a volume of this name"),
+        (INJECTOR, &["extraVolumes[0].name=clients"], "the chart has a volume of this name"),
+        (INJECTOR, &["webhook.clientVerification.names[0]=a"], "but no configMap with the CA"),
         (INJECTOR, &["demo.enabled=true", "definitions.curl=null"], "no sidecar for the demo's pod"),
         (INJECTOR, &["demo.enabled=true", "demo.namespace=default"], "the namespace of the injector"),
     ];

@@ -142,6 +142,32 @@ fn the_network_policy_lets_the_api_server_in_and_nothing_else_out() {
 }
 
 #[test]
+fn callers_can_be_asked_for_a_certificate() {
+    let objects = render(INJECTOR, INJECTOR, &[]);
+    assert!(
+        !env(container(of_kind(&objects, "Deployment"))).contains_key("CLIENT_CA_FILE"),
+        "off by default"
+    );
+    let objects = render(
+        INJECTOR,
+        INJECTOR,
+        &[
+            "--set=webhook.clientVerification.configMap=front,webhook.clientVerification.key=client.pem",
+            "--set=webhook.clientVerification.names={kube-apiserver,other}",
+        ],
+    );
+    let container = container(of_kind(&objects, "Deployment"));
+    let env = env(container);
+    assert_eq!(env["CLIENT_CA_FILE"], "/etc/sidecar-injector/clients/client.pem");
+    assert_eq!(env["CLIENT_NAMES"], "kube-apiserver,other");
+    let mount = json!({"name": "clients", "mountPath": "/etc/sidecar-injector/clients", "readOnly": true});
+    assert_eq!(container["volumeMounts"][1], mount, "a directory: what changes in it must arrive");
+    let items = json!([{"key": "client.pem", "path": "client.pem"}]);
+    let volume = json!({"name": "clients", "configMap": {"name": "front", "items": items}});
+    assert_eq!(pod_spec(&objects)["volumes"][1], volume);
+}
+
+#[test]
 fn extra_objects_are_filled_in() {
     let text = "--set-json=extraObjects=[{\"kind\":\"A\",\"of\":\"{{ .Release.Name }}\"},\"kind: B\\nof: {{ .Release.Namespace }}\"]";
     let objects = render(INJECTOR, INJECTOR, &[text]);

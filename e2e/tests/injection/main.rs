@@ -7,6 +7,7 @@ mod answers;
 mod definitions;
 mod faults;
 mod neighbours;
+mod rights;
 mod workloads;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ const TRIALS: &[Trial] = &e2e::trials![
     workloads::pods_of_every_controller_are_injected,
     workloads::httpbin_has_its_sidecar_with_both_helms,
     workloads::helm_test_passes,
+    rights::the_injector_may_do_what_the_table_says_and_nothing_else,
     #[processes]
     faults::a_webhook_by_url_is_spoken_to_over_http2,
     #[processes]

@@ -40,12 +40,27 @@ pub(crate) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
         (bundle, _) => bundle.clone().unwrap_or_default(),
     };
     let target = Target::new(arguments, &bundle)?;
-    if let Err(problem) = runtime.block_on(target.check_until(arguments.timeout)) {
-        eprintln!("error: {}: {problem}", target.url);
-        return Ok(ExitCode::from(1));
+    match runtime.block_on(target.check_until(arguments.timeout)) {
+        Ok(Finding::Injects) => eprintln!("ok: {} is ready and injects", target.url),
+        Ok(Finding::OnlyForOthers) => {
+            eprintln!(
+                "ok: {} is ready; it answers reviews of callers with a client certificate alone",
+                target.url
+            );
+        }
+        Err(problem) => {
+            eprintln!("error: {}: {problem}", target.url);
+            return Ok(ExitCode::from(1));
+        }
     }
-    eprintln!("ok: {} is ready and injects", target.url);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a webhook that is well answered.
+enum Finding {
+    Injects,
+    /// The certificate that reviews want is the API server's, and no pod should have it.
+    OnlyForOthers,
 }
 
 /// The caBundle of the first webhook of a configuration.
@@ -110,11 +125,11 @@ impl Target {
     }
 
     /// Tries until it works or the time is over; right after an installation nothing may be ready yet.
-    async fn check_until(&self, limit: Duration) -> Result<(), String> {
+    async fn check_until(&self, limit: Duration) -> Result<Finding, String> {
         let deadline = Instant::now() + limit;
         loop {
             let problem = match tokio::time::timeout_at(deadline, self.check()).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(finding)) => return Ok(finding),
                 Ok(Err(problem)) => problem,
                 Err(_) => format!("no answer from {}", self.address),
             };
@@ -125,12 +140,17 @@ impl Target {
         }
     }
 
-    async fn check(&self) -> Result<(), String> {
+    async fn check(&self) -> Result<Finding, String> {
         let ready = self.send("/health/readiness", None).await?;
         if ready.0 != StatusCode::OK {
             return Err(format!("not ready: {}", ready.0));
         }
         let (status, body) = self.send("/mutation/pod", Some(review())).await?;
+        if status == StatusCode::FORBIDDEN
+            && serde_json::from_slice(&body).is_ok_and(|Refusal { error }| error.code == "CallerUnknown")
+        {
+            return Ok(Finding::OnlyForOthers);
+        }
         if status != StatusCode::OK {
             return Err(format!("a review was answered with {status}"));
         }
@@ -142,7 +162,7 @@ impl Target {
         if answer.response.patch_type.as_deref() != Some("JSONPatch") || answer.response.patch.is_none() {
             return Err("a labelled pod was not injected".to_owned());
         }
-        Ok(())
+        Ok(Finding::Injects)
     }
 
     async fn send(&self, path: &str, body: Option<String>) -> Result<(StatusCode, Bytes), String> {
@@ -192,6 +212,17 @@ struct Response {
     allowed: bool,
     patch_type: Option<String>,
     patch: Option<String>,
+}
+
+/// The answer to what is not reviewed.
+#[derive(Deserialize)]
+struct Refusal {
+    error: Problem,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
 }
 
 /// A labelled pod, as a dry run: nobody stores the answer.

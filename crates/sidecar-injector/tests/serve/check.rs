@@ -44,3 +44,15 @@ fn a_server_that_injects_passes_and_any_other_does_not() {
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("cannot connect to"), "{message}");
 }
+
+/// The certificate that it wants is the API server's alone.
+#[test]
+fn a_server_that_wants_client_certificates_passes_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    std::fs::write(&file, Authority::new().pem).unwrap();
+    let server = Server::start(&[("CLIENT_CA_FILE", file.to_str().unwrap())]);
+    let (code, message) = check(server.address, HOST, &server.authority.pem);
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.contains("callers with a client certificate alone"), "{message}");
+}
