@@ -193,16 +193,10 @@ pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
 pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = |name: &str| folder.path().join(name).display().to_string();
-    let authority = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::new(Vec::new())?;
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let own = params.self_signed(&authority)?.pem();
-    let key = rcgen::KeyPair::generate()?;
-    let name = "kubernetes-sidecar-injector.default.svc".to_owned();
-    let leaf = rcgen::CertificateParams::new(vec![name])?;
-    let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(params, authority))?;
-    std::fs::write(file("tls.crt"), leaf.pem())?;
-    std::fs::write(file("tls.key"), key.serialize_pem())?;
+    let issued = issued()?;
+    let first = issued.first().context("no certificate")?;
+    std::fs::write(file("tls.crt"), &first.certificate)?;
+    std::fs::write(file("tls.key"), &first.key)?;
     at.shell(&format!(
         "kubectl create secret generic certs -n default --from-file=tls-cert-file={} --from-file=tls-private-key-file={}",
         file("tls.crt"),
@@ -213,8 +207,8 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     // To one's own certificate: trust both, then use it.
     let provided = "--set certificates.mode=provided --set certificates.provided.secretName=certs";
     let with = |name: &str| format!("--set-file certificates.provided.caBundle={}", file(name));
-    std::fs::write(file("both.crt"), format!("{own}{}", stored(at, "ca.crt").await?))?;
-    std::fs::write(file("own.crt"), own)?;
+    std::fs::write(file("both.crt"), format!("{}{}", first.authority, stored(at, "ca.crt").await?))?;
+    std::fs::write(file("own.crt"), &first.authority)?;
     for (name, line) in [
         ("Certificate mode: `selfManaged` → `provided`", format!("{FORCED} {provided} {}", with("both.crt"))),
         ("one's own CA alone", format!("{UPGRADE} {provided} {}", with("own.crt"))),
@@ -230,4 +224,95 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     }
     at.kubectl(&["delete", "secret", "certs", "-n", "default"]).await?;
     Ok(())
+}
+
+/// A CA that is not the injector's, and a certificate that it signed.
+struct Issued {
+    authority: String,
+    certificate: String,
+    key: String,
+}
+
+fn issued() -> Result<Vec<Issued>> {
+    let authority = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(Vec::new())?;
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = params.self_signed(&authority)?.pem();
+    let issuer = rcgen::Issuer::new(params, authority);
+    let name = "kubernetes-sidecar-injector.default.svc".to_owned();
+    let issue = |()| {
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(vec![name.clone()])?.signed_by(&key, &issuer)?.pem();
+        Ok(Issued { authority: own.clone(), certificate, key: key.serialize_pem() })
+    };
+    [(), ()].map(issue).into_iter().collect()
+}
+
+/// What cert-manager does about a Certificate: its Secret, and the CA injector's `caBundle`. There is none on this cluster.
+async fn play_cert_manager(at: &Installation, issued: &Issued) -> Result<()> {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "kubernetes-sidecar-injector-cert-manager", "namespace": "default"},
+        "stringData": {"tls.crt": issued.certificate, "tls.key": issued.key, "ca.crt": issued.authority},
+    });
+    at.cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string()).await?.checked()?;
+    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
+        let object = at.get(&[kind, "kubernetes-sidecar-injector"]).await?;
+        let wanted = "default/kubernetes-sidecar-injector";
+        ensure!(object["metadata"]["annotations"]["cert-manager.io/inject-ca-from"] == wanted, "{object}");
+        let count = object["webhooks"].as_array().map_or(0, Vec::len);
+        let bundle = STANDARD.encode(&issued.authority);
+        let inject = (0..count).map(
+            |n| json!({"op": "add", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle}),
+        );
+        let inject = inject.collect::<Value>().to_string();
+        let arguments = ["patch", kind, "kubernetes-sidecar-injector", "--type=json", "-p", &inject];
+        at.kubectl(&[&arguments[..], &["--field-manager=cert-manager-cainjector"]].concat()).await?;
+    }
+    Ok(())
+}
+
+/// To cert-manager, a renewal of its certificate, and back.
+pub(crate) async fn cert_manager_takes_over(at: &Installation) -> Result<()> {
+    for (kind, plural) in [("Certificate", "certificates"), ("Issuer", "issuers")] {
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.cert-manager.io")},
+            "spec": {
+                "group": "cert-manager.io", "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
+            },
+        });
+        at.create(&definition, &[]).await?;
+        at.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.cert-manager.io")])
+            .await?;
+    }
+    let issued = issued()?;
+    let [first, second] = &issued[..] else { anyhow::bail!("two certificates") };
+
+    // cert-manager writes its CA alone, so the old pods are not trusted until they are gone: what is lost meanwhile is
+    // counted, and what comes after must not be.
+    let load = Load::start(at).await?;
+    at.shell(&format!("{UPGRADE} --set certificates.mode=certManager")).await?;
+    play_cert_manager(at, first).await?;
+    settled(at, 2).await?;
+    let report = record(load.finish("Certificate mode: `selfManaged` → `certManager`").await?);
+    ensure!(report.injected > report.attempts / 2, "{report}");
+
+    let load = Load::start(at).await?;
+    play_cert_manager(at, second).await?;
+    wait_for("the new certificate in every replica", async || {
+        Ok(said(at, "certificate_reloaded")?.iter().all(|count| *count > 0))
+    })
+    .await?;
+    record(load.finish("cert-manager renews the certificate").await?).expect_nothing_lost()?;
+
+    let load = Load::start(at).await?;
+    at.shell(UPGRADE).await?;
+    settled(at, 2).await?;
+    record(load.finish("`certManager` → `selfManaged`").await?).expect_nothing_lost()?;
+    at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-cert-manager", "-n", "default"]).await?;
+    let kinds = ["crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io"];
+    at.kubectl(&[&["delete"], &kinds[..]].concat()).await.map(drop)
 }

@@ -60,6 +60,8 @@ const TRIALS: &[Trial] = &e2e::trials![
     #[processes]
     certificates::certificate_modes_are_switched,
     #[processes]
+    certificates::cert_manager_takes_over,
+    #[processes]
     releases::an_upgrade_and_a_rollback,
     #[processes]
     releases::uninstalled_and_installed_again,
