@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::load::Load;
-use e2e::{Installation, wait_for};
+use e2e::{INSTALL_INJECTOR, Installation, wait_for};
 use serde_json::{Value, json};
+use sidecar_testkit::{Cluster, Options, Tier};
 
 use crate::{record, settled, short_or_long};
 
@@ -315,4 +316,60 @@ pub(crate) async fn cert_manager_takes_over(at: &Installation) -> Result<()> {
     at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-cert-manager", "-n", "default"]).await?;
     let kinds = ["crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io"];
     at.kubectl(&[&["delete"], &kinds[..]].concat()).await.map(drop)
+}
+
+/// A node's clock jumps by years, forward and back, while pods are created. What counts is the API server's, so nothing is
+/// renewed, and nobody notices but the log. On a cluster of its own: what sets the clock does not reach into the static
+/// binary.
+pub(crate) async fn a_clock_jumps(_: &Installation) -> Result<()> {
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    let binary = sidecar_testkit::repository_root().join("target/debug/sidecar-injector");
+    for file in [std::path::Path::new(&library), &binary] {
+        if !file.exists() {
+            eprintln!("LEFT OUT: {} is missing (Debian package faketime, cargo build)", file.display());
+            return Ok(());
+        }
+    }
+    let folder = tempfile::tempdir()?;
+    let clock = folder.path().join("clock");
+    std::fs::write(&clock, "+0")?;
+    let options = Options { injector: Some(binary), ..Options::default() };
+    let at = Installation { cluster: Cluster::start(Tier::Charts, options).await? };
+    let environment = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", &clock.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1"),
+        // Nobody can set that one.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let values = environment.iter().enumerate().map(|(n, (name, value))| {
+        format!(" --set-string extraEnv[{n}].name={name} --set-string extraEnv[{n}].value={value}")
+    });
+    at.shell(&format!("{INSTALL_INJECTOR}{}", values.collect::<String>())).await?;
+    at.wait_until_injecting().await?;
+    let before = (stored(&at, "ca.crt").await?, stored(&at, "tls-cert-file").await?);
+    let load = Load::start(&at).await?;
+    for jump in ["+3650d", "-3650d", "+0"] {
+        std::fs::write(&clock, jump)?;
+        let years =
+            |line: &str| serde_json::from_str::<Value>(line).ok()?["timestamp"].as_str()?[..4].parse().ok();
+        if jump != "+0" {
+            wait_for("a log of another time", async || {
+                let running = at.cluster.fake_node()?.running();
+                let newest = running.iter().filter_map(|it| std::fs::read_to_string(&it.log).ok());
+                let newest: Vec<i32> = newest.filter_map(|log| years(log.lines().last()?)).collect();
+                Ok(newest.len() == 2 && newest.iter().all(|year| (this_year - year).abs() > 5))
+            })
+            .await?;
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let report =
+        record(load.finish("Clock of the injector's nodes jumps by ten years, forward and back").await?);
+    ensure!(
+        before == (stored(&at, "ca.crt").await?, stored(&at, "tls-cert-file").await?),
+        "something was renewed"
+    );
+    at.cluster.stop().await?;
+    report.expect_nothing_lost()
 }

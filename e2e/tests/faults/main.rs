@@ -62,6 +62,8 @@ const TRIALS: &[Trial] = &e2e::trials![
     #[processes]
     certificates::cert_manager_takes_over,
     #[processes]
+    certificates::a_clock_jumps,
+    #[processes]
     releases::an_upgrade_and_a_rollback,
     #[processes]
     releases::uninstalled_and_installed_again,
