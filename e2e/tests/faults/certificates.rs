@@ -349,6 +349,7 @@ pub(crate) async fn a_clock_jumps(_: &Installation) -> Result<()> {
     at.wait_until_injecting().await?;
     let before = (stored(&at, "ca.crt").await?, stored(&at, "tls-cert-file").await?);
     let load = Load::start(&at).await?;
+    let this_year: i32 = k8s_openapi::jiff::Timestamp::now().strftime("%Y").to_string().parse()?;
     for jump in ["+3650d", "-3650d", "+0"] {
         std::fs::write(&clock, jump)?;
         let years =

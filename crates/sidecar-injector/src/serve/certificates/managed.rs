@@ -228,7 +228,11 @@ impl Managed {
         self.serving.metrics.in_sync.set(i64::from(distrust.is_none()));
         // Once ready it stays ready: who takes all replicas out of service because a bundle was cleared makes it worse, and
         // it is put back within a moment.
-        if distrust.is_none() || self.serving.problem().is_some() {
+        let before = self.serving.problem();
+        if distrust.is_none() || before.is_some() {
+            if let Some(problem) = distrust.as_ref().filter(|problem| Some(*problem) != before.as_ref()) {
+                info!(event = "not_trusted_yet", problem, "not ready until every webhook trusts the certificate");
+            }
             self.serving.trusted(distrust);
         }
     }
