@@ -231,7 +231,10 @@ impl Managed {
         let before = self.serving.problem();
         if distrust.is_none() || before.is_some() {
             if let Some(problem) = distrust.as_ref().filter(|problem| Some(*problem) != before.as_ref()) {
-                info!(event = "not_trusted_yet", problem, "not ready until every webhook trusts the certificate");
+                info!(
+                    event = "not_trusted_yet",
+                    problem, "not ready until every webhook trusts the certificate"
+                );
             }
             self.serving.trusted(distrust);
         }
