@@ -69,6 +69,10 @@ impl Config {
             None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
         };
         let on = |port| hosts.iter().map(|host| SocketAddr::new(*host, port)).collect();
+        if !is_https && arguments.callers.client_ca_file.is_some() {
+            let problem = "--client-ca-file needs HTTPS: over plain HTTP nobody can show a certificate";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
         Ok(Config {
             sources: Sources::new(arguments),
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,

@@ -212,7 +212,7 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     std::fs::write(file("own.crt"), &first.authority)?;
     for (name, line) in [
         ("Certificate mode: `selfManaged` → `provided`", format!("{FORCED} {provided} {}", with("both.crt"))),
-        ("one's own CA alone", format!("{UPGRADE} {provided} {}", with("own.crt"))),
+        ("one's own CA alone", format!("{FORCED} {provided} {}", with("own.crt"))),
         ("`provided` → `selfManaged`", UPGRADE.to_owned()),
         ("`selfManaged` → `helm`", format!("{FORCED} --set certificates.mode=helm")),
         ("`helm` → `selfManaged`", UPGRADE.to_owned()),

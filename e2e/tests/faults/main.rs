@@ -48,6 +48,8 @@ const TRIALS: &[Trial] = &e2e::trials![
     #[processes]
     control_plane::the_api_server_is_restarted,
     #[processes]
+    releases::an_upgrade_and_a_rollback,
+    #[processes]
     certificates::twenty_rotations,
     #[processes]
     certificates::certificates_that_live_for_seconds,
@@ -63,8 +65,6 @@ const TRIALS: &[Trial] = &e2e::trials![
     certificates::cert_manager_takes_over,
     #[processes]
     certificates::a_clock_jumps,
-    #[processes]
-    releases::an_upgrade_and_a_rollback,
     #[processes]
     releases::uninstalled_and_installed_again,
 ];

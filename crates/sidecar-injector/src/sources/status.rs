@@ -136,7 +136,8 @@ impl Statuses {
                     continue;
                 }
                 match write(&client, name, &wanted, pods.unwrap_or_default()).await {
-                    Ok(()) => {
+                    Ok(false) => {}
+                    Ok(true) => {
                         if let (Some(pods), Some(left)) = (pods, lock(&self.injected).get_mut(&name.shown()))
                         {
                             *left = left.saturating_sub(pods);
@@ -171,8 +172,9 @@ impl Record {
     }
 }
 
-/// Reads a definition, and writes its status unless somebody has written it meanwhile: then both again.
-async fn write(client: &Client, name: &DefinitionName, wanted: &Wanted, pods: u64) -> kube::Result<()> {
+/// Reads a definition, and writes its status unless somebody has written it meanwhile: then both again. Whether the pods
+/// are counted in it.
+async fn write(client: &Client, name: &DefinitionName, wanted: &Wanted, pods: u64) -> kube::Result<bool> {
     let resource = resource(name.kind);
     let api: Api<DynamicObject> = match &name.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -180,25 +182,25 @@ async fn write(client: &Client, name: &DefinitionName, wanted: &Wanted, pods: u6
     };
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     for _ in 0..ATTEMPTS {
-        let Some(object) = api.get_opt(&name.name).await? else { return Ok(()) };
+        let Some(object) = api.get_opt(&name.name).await? else { return Ok(false) };
         // The watch will bring what there is now.
         if object.metadata.generation != Some(wanted.generation) {
-            return Ok(());
+            return Ok(false);
         }
         let before = object.data.get("status").unwrap_or(&Value::Null);
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let after = wanted.status(before, pods, &now);
         if *before == after {
-            return Ok(());
+            return Ok(true);
         }
         let version = object.metadata.resource_version;
         let patch = json!({"metadata": {"resourceVersion": version}, "status": after});
         match api.patch_status(&name.name, &parameters, &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            result => return result.map(drop),
+            result => return result.map(|_| true),
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 impl Wanted {

@@ -17,7 +17,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::authority::Details;
@@ -30,6 +30,9 @@ const OTHERS: usize = 16;
 /// So often a bundle is written within [`FIGHT_TIME`] before we take it that somebody else writes it all the time, and slow down.
 const FIGHT: usize = 8;
 const FIGHT_TIME: Duration = Duration::from_mins(1);
+
+/// How long to wait for the API server to take one.
+const WRITE: Duration = Duration::from_secs(10);
 
 /// How long to wait between two writes then.
 const TRUCE: Duration = Duration::from_secs(5);
@@ -102,7 +105,7 @@ struct Configuration {
     name: String,
     api: Api<DynamicObject>,
     seen: watch::Receiver<Seen<DynamicObject>>,
-    /// The webhooks as they were last looked at.
+    /// The webhooks as they were last looked at; none where there is no such object, nothing while that is not known.
     webhooks: Option<Vec<Webhook>>,
     written: Vec<Instant>,
     said: Option<String>,
@@ -142,7 +145,9 @@ impl Bundles {
             let seen = configuration.seen.borrow_and_update().clone();
             configuration.webhooks = match seen {
                 Seen::Present(object) => Some(webhooks(&object)),
-                Seen::Missing | Seen::Unknown => None,
+                // Nobody is called by it, so nobody has to trust us.
+                Seen::Missing => Some(Vec::new()),
+                Seen::Unknown => None,
             };
         }
         let now = Instant::now();
@@ -242,7 +247,6 @@ impl Configuration {
             self.say("somebody else keeps writing the caBundle: waiting between two writes");
             return false;
         }
-        self.written.push(Instant::now());
         let pem: Vec<_> =
             wanted.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
         let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
@@ -257,8 +261,11 @@ impl Configuration {
         });
         // Forced: a chart that made the certificates itself until now has rendered this field.
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match self.api.patch(&self.name, &parameters, &Patch::Apply(object)).await {
+        let patch = Patch::Apply(object);
+        let written = timeout(WRITE, self.api.patch(&self.name, &parameters, &patch)).await;
+        match written.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into()))) {
             Ok(_) => {
+                self.written.push(Instant::now());
                 info!(
                     event = "ca_bundle_written",
                     kind = self.kind.as_str(),

@@ -26,6 +26,11 @@ impl Clock {
         Clock { client, read: None, is_skewed: false }
     }
 
+    /// Whether the API server has said the time.
+    pub(super) fn is_set(&self) -> bool {
+        self.read.is_some()
+    }
+
     /// What time it is for the API server; by this machine's own clock until it was heard once.
     pub(super) fn now(&self) -> SystemTime {
         match self.read {
@@ -39,7 +44,8 @@ impl Clock {
         let Ok(request) = Request::get("/version").body(Body::empty()) else { return };
         let Ok(Ok(response)) = timeout(LIMIT, self.client.send(request)).await else { return };
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
-        let Some(time) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return };
+        // It always says it; whatever stands in between might not pass it on.
+        let time = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
         self.read = Some((time, Instant::now()));
         let own = SystemTime::now();
         let skew = own.duration_since(time).or_else(|_| time.duration_since(own)).unwrap_or_default();

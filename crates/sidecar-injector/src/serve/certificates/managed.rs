@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Serving;
@@ -25,6 +25,9 @@ use super::secret;
 
 /// How often to look without anything having happened, at least.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long to wait for the API server to take something.
+const WRITE: Duration = Duration::from_secs(10);
 
 /// How often to ask the API server for the time.
 const SET_CLOCK: Duration = Duration::from_mins(5);
@@ -92,7 +95,7 @@ impl Managed {
     /// Keeps everything in order, as long as it is polled.
     pub(crate) async fn run(mut self) {
         loop {
-            if self.clock_set.elapsed() > SET_CLOCK {
+            if !self.clock.is_set() || self.clock_set.elapsed() > SET_CLOCK {
                 self.clock.set().await;
                 self.clock_set = Instant::now();
             }
@@ -110,7 +113,9 @@ impl Managed {
     async fn look(&mut self) {
         let seen = self.secret.borrow_and_update().clone();
         let agreement = match seen {
-            // Without knowing what the others serve nothing is done, or every start would be a rotation.
+            // Nothing is done by a clock that nobody has compared: what it makes would be shared by those whose clocks are right.
+            _ if !self.clock.is_set() => Agreement::Unknown,
+            // Nor without knowing what the others serve, or every start would be a rotation.
             Seen::Unknown => Agreement::Unknown,
             Seen::Missing => {
                 let ManagedSettings { namespace, secret, .. } = &self.settings;
@@ -170,7 +175,9 @@ impl Managed {
                 return Agreement::Alone;
             }
         };
-        match secret::write(&self.api, secret, &step).await {
+        let written = timeout(WRITE, secret::write(&self.api, secret, &step)).await;
+        let written = written.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into())));
+        match written {
             Ok(_) => {
                 for role in step.why.roles() {
                     self.serving.metrics.rotations.get_or_create(&[("role", role)]).inc();

@@ -9,7 +9,7 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// How long to wait before a missing object, or a cluster that cannot be reached, is asked for again.
@@ -45,13 +45,16 @@ where
 {
     let mut said: Option<String> = None;
     while !seen.is_closed() {
-        let result = look(api, name, seen).await;
-        match result {
+        let began = Instant::now();
+        match look(api, name, seen).await {
             Ok(()) => {
                 if said.take().is_some() {
                     info!(event = "watch_recovered", kind, name, "watching again");
                 }
-                continue;
+                // One that ends at once would be asked for without end.
+                if began.elapsed() > ASK_AGAIN {
+                    continue;
+                }
             }
             Err(error) => {
                 let problem = error.to_string();

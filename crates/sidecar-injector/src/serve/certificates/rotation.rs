@@ -141,6 +141,15 @@ impl Why {
         }
     }
 
+    /// Whether what was asked for is done with it; what nobody understands is not asked for.
+    pub(crate) fn fulfils(self, request: Option<Request>) -> bool {
+        match request {
+            Some(Request::Authority) => self.roles().contains(&"ca"),
+            Some(Request::Leaf) => self.roles().contains(&"leaf"),
+            None => true,
+        }
+    }
+
     /// What is counted as a rotation, by role.
     pub(crate) fn roles(self) -> &'static [&'static str] {
         match self {
@@ -377,6 +386,14 @@ mod tests {
         let waiting = Stored { request: Some(Request::Authority), ..stored(&introduced.certificates) };
         assert_eq!(step(waiting.clone(), &held, false, 0), None);
         assert_eq!(why(step(waiting, &held, true, 0).as_ref()), Some(Why::Promoted));
+    }
+
+    #[test]
+    fn a_request_stays_until_it_is_done() {
+        assert!(!Why::Renewed.fulfils(Some(Request::Authority)), "a leaf happened to be due");
+        assert!(!Why::Introduced.fulfils(Some(Request::Authority)));
+        assert!(Why::Promoted.fulfils(Some(Request::Authority)));
+        assert!(Why::Renewed.fulfils(Some(Request::Leaf)));
     }
 
     #[test]

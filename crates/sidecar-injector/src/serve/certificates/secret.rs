@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::authority::{Authority, CertificateError, Leaf, Pair};
-use super::rotation::{Request, Step, Stored, Why};
+use super::rotation::{Request, Step, Stored};
 
 /// The article's names for the certificate and its key.
 const LEAF: [&str; 2] = ["tls-cert-file", "tls-private-key-file"];
@@ -47,16 +47,19 @@ pub(super) fn read(secret: &Secret) -> (Stored, Vec<String>) {
     let leaf = leaf.and_then(|pair| Leaf::read(pair).inspect_err(|error| problem(LEAF[0], error)).ok());
     let next = next.and_then(|pair| Authority::read(pair).inspect_err(|error| problem(NEXT[0], error)).ok());
     let annotations = secret.metadata.annotations.as_ref();
-    let request =
-        annotations.and_then(|annotations| annotations.get(ROTATE)).and_then(|what| match what.as_str() {
-            "leaf" => Some(Request::Leaf),
-            "ca" => Some(Request::Authority),
-            _ => {
-                problems.push(format!("the annotation {ROTATE} can be leaf or ca, not {what:?}"));
-                None
-            }
-        });
+    let request = read_request(secret);
+    if let (Some(what), None) = (annotations.and_then(|annotations| annotations.get(ROTATE)), request) {
+        problems.push(format!("the annotation {ROTATE} can be leaf or ca, not {what:?}"));
+    }
     (Stored { authority, leaf, next, request }, problems)
+}
+
+fn read_request(secret: &Secret) -> Option<Request> {
+    match secret.metadata.annotations.as_ref()?.get(ROTATE)?.as_str() {
+        "leaf" => Some(Request::Leaf),
+        "ca" => Some(Request::Authority),
+        _ => None,
+    }
 }
 
 /// Stores what is to be shared, if the Secret is still the one that was read.
@@ -66,8 +69,7 @@ pub(super) fn read(secret: &Secret) -> (Stored, Vec<String>) {
 pub(super) async fn write(api: &Api<Secret>, read: &Secret, step: &Step) -> kube::Result<Secret> {
     let Step { certificates, why } = step;
     let mut secret = read.clone();
-    // A request for a new CA is done when that CA signs.
-    if *why != Why::Introduced
+    if why.fulfils(read_request(read))
         && let Some(annotations) = &mut secret.metadata.annotations
     {
         annotations.remove(ROTATE);
