@@ -185,6 +185,8 @@ pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
         .await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    let left = bundles(at).await?;
+    ensure!(left.iter().all(|bundle| bundle.len() == 1), "a CA that nobody uses came back: {left:?}");
     let report = record(load.finish("`caBundle` cleared, three times").await?);
     ensure!(report.gap < Duration::from_secs(5) && report.injected > report.attempts / 2, "{report}");
     crate::recovered(at).await

@@ -8,6 +8,7 @@ mod reviews;
 pub(crate) use reviews::{InFlight, Reviews};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,14 +16,24 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use process::Process;
+
+/// Connections at a time: this port has no other guard, and its scrapers are few.
+const CONNECTIONS: usize = 32;
+
+/// How long to wait for a request, the next one too.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// In front of every name.
 const PREFIX: &str = "sidecar_injector";
@@ -54,8 +65,26 @@ pub(crate) async fn serve(listener: TcpListener, own: Registry) {
     process.register_collector(Box::new(Process::started_now()));
     let registries = Arc::new(Registries { own, process });
     let router = Router::new().route("/metrics", get(scrape)).with_state(registries);
-    if let Err(error) = axum::serve(listener, router).await {
-        warn!(event = "metrics_stopped", %error, "metrics are not served any more");
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Who comes when all places are taken waits in the queue of the listener.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(event = "accept_failed", %error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            // Whoever scrapes comes again in a while, on another connection if need be.
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
     }
 }
 

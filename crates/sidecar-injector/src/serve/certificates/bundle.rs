@@ -223,16 +223,23 @@ impl Bundles {
         now: SystemTime,
     ) -> u64 {
         let others = self.kept_others(overlap, now);
-        let wanted: Vec<_> = needed.iter().chain(&others).cloned().collect();
         let mut written = 0;
         for configuration in &mut self.configurations {
             let Some(webhooks) = &configuration.webhooks else { continue };
-            let is_wrong = |webhook: &Webhook| {
-                needed.iter().any(|certificate| !webhook.bundle.contains(certificate))
+            // What somebody has taken out of a bundle does not come back from another one: so a CA can be got rid of.
+            let wanted: Vec<_> = webhooks
+                .iter()
+                .map(|webhook| {
+                    let kept = others.iter().filter(|certificate| webhook.bundle.contains(certificate));
+                    (webhook.name.clone(), needed.iter().chain(kept).cloned().collect::<Vec<_>>())
+                })
+                .collect();
+            let is_wrong = |(webhook, (_, wanted)): (&Webhook, &(_, Vec<CertificateDer<'static>>))| {
+                wanted.iter().any(|certificate| !webhook.bundle.contains(certificate))
                     || webhook.bundle.iter().any(|certificate| !wanted.contains(certificate))
             };
-            if webhooks.iter().any(is_wrong) {
-                written += u64::from(configuration.write(&wanted).await);
+            if webhooks.iter().zip(&wanted).any(is_wrong) {
+                written += u64::from(configuration.write(wanted).await);
             }
         }
         written
@@ -241,19 +248,17 @@ impl Bundles {
 
 impl Configuration {
     /// Applies the bundle to every webhook, and nothing else.
-    async fn write(&mut self, wanted: &[CertificateDer<'static>]) -> bool {
+    async fn write(&mut self, wanted: Vec<(String, Vec<CertificateDer<'static>>)>) -> bool {
         self.written.retain(|at| at.elapsed() < FIGHT_TIME);
         if self.written.len() >= FIGHT && self.written.last().is_some_and(|last| last.elapsed() < TRUCE) {
             self.say("somebody else keeps writing the caBundle: waiting between two writes");
             return false;
         }
-        let pem: Vec<_> =
-            wanted.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
-        let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        let bundle = STANDARD.encode(pem::encode_many_config(&pem, unix));
-        let names = self.webhooks.iter().flatten().map(|webhook| &webhook.name);
-        let webhooks: Vec<_> =
-            names.map(|name| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+        let certificates = wanted.iter().map(|(_, bundle)| bundle.len()).max();
+        let webhooks: Vec<_> = wanted
+            .into_iter()
+            .map(|(name, bundle)| json!({"name": name, "clientConfig": {"caBundle": encoded(bundle)}}))
+            .collect();
         let resource = self.kind.resource();
         let object = json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
@@ -270,7 +275,7 @@ impl Configuration {
                     event = "ca_bundle_written",
                     kind = self.kind.as_str(),
                     name = self.name,
-                    certificates = wanted.len(),
+                    certificates,
                     "every webhook trusts the CA"
                 );
                 self.said = None;
@@ -291,6 +296,13 @@ impl Configuration {
             self.said = Some(problem.to_owned());
         }
     }
+}
+
+fn encoded(bundle: Vec<CertificateDer<'static>>) -> String {
+    let pem: Vec<_> =
+        bundle.into_iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    STANDARD.encode(pem::encode_many_config(&pem, unix))
 }
 
 fn webhooks(configuration: &DynamicObject) -> Vec<Webhook> {
