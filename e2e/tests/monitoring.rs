@@ -34,7 +34,11 @@ fn render(more: &[&str]) -> Vec<Value> {
     let output = Command::new(programs.path(Program::Helm4).unwrap())
         .current_dir(repository_root())
         .args(["template", "kubernetes-sidecar-injector", "charts/kubernetes-sidecar-injector"])
-        .args(["--namespace=default", "--kube-version=1.37.0", "--set=prometheusRule.enabled=true"])
+        .args([
+            "--namespace=default",
+            "--kube-version=1.37.0",
+            "--set=prometheusRule.enabled=true,missedPods.mode=repair",
+        ])
         .args(["--set=serviceMonitor.enabled=true", "--set=grafanaDashboard.enabled=true"])
         .args(more)
         .output()
@@ -178,6 +182,8 @@ fn well() -> BTreeMap<String, String> {
         ("sidecar_injector_ca_bundle_in_sync", "pod=\"a\"", "1x120"),
         ("sidecar_injector_definitions", "state=\"ready\"", "3x120"),
         ("sidecar_injector_definitions", "state=\"invalid\"", "0x120"),
+        ("sidecar_injector_missing_injections", "definition=\"curl\"", "0x120"),
+        ("sidecar_injector_repairs_total", "result=\"failed\"", "0x120"),
         ("sidecar_injector_cache_synced", "kind=\"Namespace\"", "1x120"),
         ("sidecar_injector_skips_total", "reason=\"Conflict\"", "0+1x120"),
         ("sidecar_injector_skips_total", "reason=\"AlreadyPresent\"", "0+60x120"),
@@ -209,7 +215,7 @@ fn every_alert_fires_when_it_should_and_only_then() {
         return;
     }
     // And what fires then.
-    let cases: [(Changes<'_>, &[&str]); 16] = [
+    let cases: [(Changes<'_>, &[&str]); 18] = [
         (&[], &[]),
         (&[("up{", "0x120")], &["SidecarInjectorDown"]),
         (&[("pod=\"b\"", "0x120")], &["SidecarInjectorSingleReplica"]),
@@ -228,6 +234,8 @@ fn every_alert_fires_when_it_should_and_only_then() {
         ),
         (&[("in_sync", "1x60 0x60")], &["SidecarInjectorCaBundleMismatch"]),
         (&[("state=\"invalid\"", "1x120")], &["SidecarInjectorDefinitionInvalid"]),
+        (&[("missing_injections", "0x60 3x60")], &["SidecarInjectorMissingSidecars"]),
+        (&[("result=\"failed\"", "0+1x120")], &["SidecarInjectorRepairsFailing"]),
         (&[("cache_synced", "0x120")], &["SidecarInjectorNotSynced"]),
         (&[("reason=\"Conflict\"", "0+1x60 61+60x60")], &["SidecarInjectorSkipSurge"]),
     ];
