@@ -4,6 +4,9 @@ pub mod load;
 pub mod rights;
 pub mod trials;
 
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,9 @@ pub const INSTALL_INJECTOR: &str = "helm install kubernetes-sidecar-injector cha
 /// The article's command to install httpbin, word for word.
 pub const INSTALL_HTTPBIN: &str =
     "helm install httpbin charts/httpbin/ --values charts/httpbin/values.yaml --namespace default";
+
+/// The chart's default.
+const METRICS_PORT: u16 = 9090;
 
 /// What is waited for at most; nothing that works takes this long.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -145,23 +151,54 @@ impl Installation {
         Ok(pods)
     }
 
-    /// The review lines that the injectors' processes have logged about pods whose name begins so. Ours only.
+    /// What the injectors' processes that run now have logged of this event. Ours only.
+    ///
+    /// # Errors
+    /// The cluster is somebody else's.
+    pub fn logged(&self, event: &str) -> Result<Vec<Value>> {
+        let mut lines = Vec::new();
+        for container in self.cluster.fake_node()?.running() {
+            let log = std::fs::read_to_string(&container.log).unwrap_or_default();
+            let parsed = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.extend(parsed.filter(|line| line["event"] == event));
+        }
+        Ok(lines)
+    }
+
+    /// The review lines about pods whose name begins so. Ours only.
     ///
     /// # Errors
     /// The cluster is somebody else's.
     pub fn logged_reviews(&self, namespace: &str, name: &str) -> Result<Vec<Value>> {
-        let mut reviews = Vec::new();
-        for container in self.cluster.fake_node()?.running() {
-            let log = std::fs::read_to_string(&container.log).unwrap_or_default();
-            reviews.extend(log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(
-                |line| {
-                    line["event"] == "review"
-                        && line["namespace"] == namespace
-                        && line["pod"].as_str().is_some_and(|pod| pod.starts_with(name))
-                },
-            ));
-        }
+        let mut reviews = self.logged("review")?;
+        reviews.retain(|line| {
+            line["namespace"] == namespace && line["pod"].as_str().is_some_and(|pod| pod.starts_with(name))
+        });
         Ok(reviews)
+    }
+
+    /// The metrics of all injectors' processes that run now, added up by series. Ours only.
+    ///
+    /// # Errors
+    /// The cluster is somebody else's, or one of them does not answer.
+    pub fn scrape(&self) -> Result<BTreeMap<String, f64>> {
+        let mut all = BTreeMap::new();
+        for container in self.cluster.fake_node()?.running() {
+            // The pod's own address leads nowhere on this machine.
+            let address = container.address;
+            let mut stream = TcpStream::connect((address, METRICS_PORT))?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            ensure!(text.starts_with("HTTP/1.1 200 "), "{address}: {text}");
+            for line in
+                text.lines().filter(|line| line.starts_with("sidecar_") || line.starts_with("process_"))
+            {
+                let (series, value) = line.rsplit_once(' ').context("a sample")?;
+                *all.entry(series.to_owned()).or_insert(0.0) += value.parse::<f64>()?;
+            }
+        }
+        Ok(all)
     }
 }
 

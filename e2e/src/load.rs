@@ -1,6 +1,6 @@
 //! Pods that are created all the time through the API server, and what became of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ const PACE: Duration = Duration::from_millis(25);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Longer than the API server takes to give up.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// So long after a loss another one is another trouble.
+const CALM: Duration = Duration::from_secs(2);
 /// What every pod of a load has, and nobody else.
 const LABEL: &str = "load";
 
@@ -65,16 +67,38 @@ impl Outcome {
 /// One pod's creation.
 #[derive(Debug)]
 struct Attempt {
-    /// Whether its namespace rather refuses pods than starts them without their sidecar.
-    is_required: bool,
+    number: usize,
+    started: Instant,
     ended: Instant,
     outcome: Outcome,
 }
 
-/// The namespaces that pods are created in, one that starts pods without their sidecar and one that refuses them.
-struct Places {
-    open: TemporaryNamespace,
-    required: TemporaryNamespace,
+impl Attempt {
+    /// Whether its namespace rather refuses pods than starts them without their sidecar.
+    fn is_required(&self) -> bool {
+        is_required(self.number)
+    }
+
+    fn is_loss(&self) -> bool {
+        matches!(self.outcome, Outcome::Missed | Outcome::Refused(_))
+    }
+}
+
+/// The namespaces take turns.
+fn is_required(number: usize) -> bool {
+    number % 2 == 1
+}
+
+fn pod_name(number: usize) -> String {
+    format!("load-{number}")
+}
+
+/// The namespaces that pods are created in.
+pub struct Places {
+    /// Starts pods without their sidecar.
+    pub open: TemporaryNamespace,
+    /// Refuses them.
+    pub required: TemporaryNamespace,
 }
 
 impl Places {
@@ -108,19 +132,19 @@ impl Creator {
     }
 
     async fn create(&self, number: usize) -> Attempt {
-        let is_required = number % 2 == 1;
-        let pods = if is_required { &self.required } else { &self.open };
-        let mut pod = labelled_pod(&format!("load-{number}"));
+        let pods = if is_required(number) { &self.required } else { &self.open };
+        let mut pod = labelled_pod(&pod_name(number));
         pod["metadata"]["labels"]["app"] = json!(LABEL);
         // It need not run: what is asked about is its creation.
         pod["spec"]["schedulingGates"] = json!([{"name": "sidecar.me/load"}]);
+        let started = Instant::now();
         let outcome = match serde_json::from_value(pod) {
             Ok(pod) => {
                 Outcome::of(tokio::time::timeout(PATIENCE, pods.create(&PostParams::default(), &pod)).await)
             }
             Err(error) => Outcome::Refused(error.to_string()),
         };
-        Attempt { is_required, ended: Instant::now(), outcome }
+        Attempt { number, started, ended: Instant::now(), outcome }
     }
 
     /// Deletes pods again and again. Never ends.
@@ -139,11 +163,12 @@ impl Creator {
 
 /// Pods that are being created.
 pub struct Load {
-    places: Places,
+    /// Where they are created.
+    pub places: Places,
     stop: watch::Sender<bool>,
     created: watch::Receiver<usize>,
     attempts: JoinHandle<Vec<Attempt>>,
-    sweeper: JoinHandle<()>,
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl Load {
@@ -152,7 +177,15 @@ impl Load {
     /// # Errors
     /// Pods are not injected to begin with.
     pub async fn start(at: &Installation) -> Result<Self> {
-        Self::start_at(at, PACE).await
+        Self::start_with(at, PACE, true).await
+    }
+
+    /// The same, and no pod is deleted before the places are dropped.
+    ///
+    /// # Errors
+    /// Pods are not injected to begin with.
+    pub async fn start_keeping(at: &Installation) -> Result<Self> {
+        Self::start_with(at, PACE, false).await
     }
 
     /// The same at a pace of one's own.
@@ -160,10 +193,14 @@ impl Load {
     /// # Errors
     /// Pods are not injected to begin with.
     pub async fn start_at(at: &Installation, pace: Duration) -> Result<Self> {
+        Self::start_with(at, pace, true).await
+    }
+
+    async fn start_with(at: &Installation, pace: Duration, sweeps: bool) -> Result<Self> {
         let places = Places::prepare(at).await?;
         let creator = Arc::new(Creator::new(&at.cluster.client()?, &places));
         let sweeping = Arc::clone(&creator);
-        let sweeper = tokio::spawn(async move { sweeping.sweep().await });
+        let sweeper = sweeps.then(|| tokio::spawn(async move { sweeping.sweep().await }));
         let (stop, mut stopped) = watch::channel(false);
         let (counting, created) = watch::channel(0);
         let attempts = tokio::spawn(async move {
@@ -214,13 +251,22 @@ impl Load {
     /// # Errors
     /// The load itself broke down.
     pub async fn finish(self, name: &'static str) -> Result<Report> {
+        Ok(self.finish_keeping(name).await?.0)
+    }
+
+    /// The same; the places are left until they are dropped.
+    ///
+    /// # Errors
+    /// The load itself broke down.
+    pub async fn finish_keeping(self, name: &'static str) -> Result<(Report, Places)> {
         // And some after it.
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.stop.send_replace(true);
         let attempts = self.attempts.await?;
-        self.sweeper.abort();
-        drop(self.places);
-        Ok(Report::new(name, attempts))
+        if let Some(sweeper) = self.sweeper {
+            sweeper.abort();
+        }
+        Ok((Report::new(name, attempts), self.places))
     }
 }
 
@@ -240,16 +286,22 @@ pub struct Report {
     pub unavailable: usize,
     /// The longest time in which no pod got its sidecar, of both namespaces.
     pub gap: Duration,
+    /// The longest time from the first loss to the last one of the same trouble.
+    pub trouble: Duration,
+    /// Pods that were created without, of the namespace that allows it.
+    pub missed_names: BTreeSet<String>,
     /// Why pods were not created, and how many each time.
     pub messages: BTreeMap<String, usize>,
 }
 
 impl Report {
-    fn new(name: &'static str, attempts: Vec<Attempt>) -> Self {
+    fn new(name: &'static str, mut attempts: Vec<Attempt>) -> Self {
+        attempts.sort_by_key(|attempt| attempt.started);
         let count = |wanted: fn(&Outcome) -> bool| attempts.iter().filter(|it| wanted(&it.outcome)).count();
         let gap = |is_required: bool| {
-            let successes =
-                attempts.iter().filter(|it| it.is_required == is_required && it.outcome == Outcome::Injected);
+            let successes = attempts
+                .iter()
+                .filter(|it| it.is_required() == is_required && it.outcome == Outcome::Injected);
             let mut ends: Vec<_> = successes.map(|attempt| attempt.ended).collect();
             ends.sort();
             ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
@@ -262,6 +314,12 @@ impl Report {
             refused: count(|outcome| matches!(outcome, Outcome::Refused(_))),
             unavailable: count(|outcome| matches!(outcome, Outcome::Unavailable(_))),
             gap: gap(false).max(gap(true)),
+            trouble: longest_trouble(attempts.iter().filter(|attempt| attempt.is_loss())),
+            missed_names: attempts
+                .iter()
+                .filter(|attempt| attempt.outcome == Outcome::Missed)
+                .map(|attempt| pod_name(attempt.number))
+                .collect(),
             messages: BTreeMap::new(),
         };
         for attempt in attempts {
@@ -272,12 +330,18 @@ impl Report {
         report
     }
 
+    /// What was lost.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.missed + self.refused
+    }
+
     /// Fails if the injector cost a single pod, or a single pod its sidecar.
     ///
     /// # Errors
     /// With the numbers and the reasons.
     pub fn expect_nothing_lost(&self) -> Result<()> {
-        if self.missed + self.refused > 0 || self.injected == 0 {
+        if self.lost() > 0 || self.injected == 0 {
             bail!("pods were lost\n{}\n{self}\n{:#?}", Self::HEAD, self.messages);
         }
         Ok(())
@@ -285,18 +349,33 @@ impl Report {
 
     /// The head of the table that reports are rows of.
     pub const HEAD: &str = "\
-| Fault | Pods | With sidecar | Without | Refused | API server unavailable | Longest gap |
-| --- | --- | --- | --- | --- | --- | --- |";
+| Fault | Pods | With sidecar | Without | Refused | API server unavailable | Longest gap | Time to recover |
+| --- | --- | --- | --- | --- | --- | --- | --- |";
+}
+
+/// Of losses in the order of their beginnings. What begins within [`CALM`] of another one's end is the same trouble.
+fn longest_trouble<'a>(losses: impl Iterator<Item = &'a Attempt>) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut current: Option<(Instant, Instant)> = None;
+    for loss in losses {
+        let (start, end) = match current {
+            Some((start, end)) if loss.started < end + CALM => (start, end.max(loss.ended)),
+            _ => (loss.started, loss.ended),
+        };
+        current = Some((start, end));
+        longest = longest.max(end - start);
+    }
+    longest
 }
 
 /// A row of a table in Markdown.
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { name, attempts, injected, missed, refused, unavailable, .. } = self;
-        let gap = self.gap.as_secs_f64();
+        let (gap, trouble) = (self.gap.as_secs_f64(), self.trouble.as_secs_f64());
         write!(
             formatter,
-            "| {name} | {attempts} | {injected} | {missed} | {refused} | {unavailable} | {gap:.1} s |"
+            "| {name} | {attempts} | {injected} | {missed} | {refused} | {unavailable} | {gap:.1} s | {trouble:.1} s |"
         )
     }
 }
@@ -340,25 +419,35 @@ mod tests {
         }
     }
 
+    /// Creations in one of the two namespaces, each of which takes a second that begins at the one given.
+    fn report(attempts: Vec<(bool, u64, Outcome)>) -> Report {
+        let start = Instant::now();
+        let attempts = attempts.into_iter().enumerate().map(|(index, (is_required, second, outcome))| {
+            let started = start + Duration::from_secs(second);
+            let number = index * 2 + usize::from(is_required);
+            Attempt { number, started, ended: started + Duration::from_secs(1), outcome }
+        });
+        Report::new("a fault", attempts.collect())
+    }
+
     #[test]
     fn the_longest_gap_is_that_of_one_namespace() {
-        let start = Instant::now();
-        let attempt = |is_required, second, outcome| Attempt {
-            is_required,
-            ended: start + Duration::from_secs(second),
-            outcome,
-        };
-        let report = Report::new(
-            "a fault",
-            vec![
-                attempt(false, 9, Outcome::Injected),
-                attempt(false, 1, Outcome::Injected),
-                attempt(false, 5, Outcome::Missed),
-                attempt(true, 3, Outcome::Injected),
-                attempt(true, 7, Outcome::Refused("x".to_owned())),
-            ],
-        );
-        assert_eq!(report.to_string(), "| a fault | 5 | 3 | 1 | 1 | 0 | 8.0 s |");
+        let report = report(vec![
+            (false, 9, Outcome::Injected),
+            (false, 1, Outcome::Injected),
+            (false, 5, Outcome::Missed),
+            (true, 3, Outcome::Injected),
+            (true, 7, Outcome::Refused("x".to_owned())),
+        ]);
+        assert_eq!(report.to_string(), "| a fault | 5 | 3 | 1 | 1 | 0 | 8.0 s | 3.0 s |");
+        assert_eq!(report.missed_names, ["load-4".to_owned()].into());
         assert!(report.expect_nothing_lost().is_err());
+    }
+
+    #[test]
+    fn losses_with_calm_between_them_are_not_one_trouble() {
+        let missed = |second| (false, second, Outcome::Missed);
+        let report = report(vec![missed(20), missed(1), missed(3), missed(5), missed(9)]);
+        assert_eq!(report.trouble, Duration::from_secs(5));
     }
 }

@@ -5,10 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use e2e::{Installation, labelled_pod, wait_for};
 use serde_json::{Value, json};
 use sidecar_testkit::{Cluster, Options, Tier};
@@ -20,25 +18,6 @@ const INSTALL: &str = "helm install kubernetes-sidecar-injector charts/kubernete
     --set selfProbe.enabled=true,selfProbe.interval=2s --set-json 'definitions={\"curl\":null,\"shipper\":{\
     \"parameters\":[{\"name\":\"level\",\"type\":\"string\",\"default\":\"info\",\"allowed\":[\"info\",\"warn\"]}],\
     \"inject\":{\"spec\":{\"containers\":[{\"name\":\"shipper\",\"image\":\"shipper:1\",\"args\":[\"${params.level}\"]}]}}}}'";
-
-/// What all replicas together have counted.
-fn scrape(at: &Installation) -> Result<BTreeMap<String, f64>> {
-    let mut all = BTreeMap::new();
-    for container in at.cluster.fake_node()?.running() {
-        // The pod's own address leads nowhere on this machine.
-        let address = container.address;
-        let mut stream = TcpStream::connect((address, 9090))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        ensure!(text.starts_with("HTTP/1.1 200 "), "{address}: {text}");
-        for line in text.lines().filter(|line| line.starts_with("sidecar_") || line.starts_with("process_")) {
-            let (series, value) = line.rsplit_once(' ').context("a sample")?;
-            *all.entry(series.to_owned()).or_insert(0.0) += value.parse::<f64>()?;
-        }
-    }
-    Ok(all)
-}
 
 async fn events(at: &Installation, namespace: &str, reason: &str) -> Result<Vec<Value>> {
     let selector = format!("--field-selector=reason={reason}");
@@ -78,16 +57,16 @@ async fn a_pod_without_its_sidecar_can_be_traced_in_five_places() {
 
     // The probe: in itself, and as the sign that the API server asks us by now.
     wait_for("answered probe of both replicas", async || {
-        Ok(scrape(&at)?.get("sidecar_injector_self_probe_success").is_some_and(|sum| *sum > 1.5))
+        Ok(at.scrape()?.get("sidecar_injector_self_probe_success").is_some_and(|sum| *sum > 1.5))
     })
     .await
     .unwrap();
-    every_documented_metric_is_there(&scrape(&at).unwrap());
+    every_documented_metric_is_there(&at.scrape().unwrap());
 
     let namespace = at.cluster.temporary_namespace("trace").await.unwrap();
     let namespace = namespace.name();
     let skips = "sidecar_injector_skips_total{reason=\"InvalidParameter\"}";
-    let before = scrape(&at).unwrap()[skips];
+    let before = at.scrape().unwrap()[skips];
     let mut pod = labelled_pod("quiet");
     pod["metadata"]["annotations"] = json!({"shipper.sidecar.me/level": "loud"});
     // A dry run of the same leaves no trace but the warning.
@@ -115,7 +94,7 @@ async fn a_pod_without_its_sidecar_can_be_traced_in_five_places() {
     assert_eq!((&event["regarding"]["kind"], &event["regarding"]["name"]), (&json!("Pod"), &json!("quiet")));
 
     // 3. The metric.
-    let after = scrape(&at).unwrap()[skips];
+    let after = at.scrape().unwrap()[skips];
     assert!((after - before - 1.0).abs() < 0.5, "{before} {after}");
 
     // 4. The line of the log.
