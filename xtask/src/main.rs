@@ -1,11 +1,14 @@
 //! The only commands a contributor types: `cargo xtask test | demo | image | generate | bench`.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
 mod generate;
 mod image;
+mod suites;
 mod test;
 
 #[derive(Parser)]
@@ -29,12 +32,20 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::Test(arguments) => test::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Image(arguments) => image::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the stack that anyhow shows where RUST_BACKTRACE is set: what failed is in the lines above.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -9,7 +9,35 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use sidecar_testkit::{repository_root, why_not_possible};
 
+use crate::suites::{self, Suite};
 use crate::{demo, generate, image};
+
+/// Long ones first: they decide when all are done.
+const CHARTS: &[Suite] = &[
+    Suite::all("charts"),
+    Suite::all("chart_upgrades"),
+    Suite::all("kinds"),
+    Suite::all("chart_objects"),
+    Suite::all("monitoring"),
+];
+
+const CLUSTER: &[Suite] = &[
+    Suite::all("chart_releases"),
+    Suite::all("injection"),
+    Suite::all("missed"),
+    Suite::all("definitions"),
+    Suite::all("admissible"),
+    Suite::all("callers"),
+    Suite::all("seeing"),
+    Suite::all("testbed"),
+    Suite::all("troubleshooting"),
+    Suite::all("operations"),
+    Suite::all("oracle"),
+];
+
+/// In two clusters.
+const FAULTS: &[Suite] =
+    &[Suite::part("faults", &["certificates::"]), Suite::part("faults", &["--skip", "certificates::"])];
 
 /// `cargo xtask test`
 #[derive(Args)]
@@ -82,67 +110,16 @@ impl Step {
             }
             Step::Generated => generate::run(generate::Arguments { check: true })?,
             Step::Charts => {
-                cargo(&[
-                    "test",
-                    "--locked",
-                    "--package",
-                    "e2e",
-                    "--test",
-                    "charts",
-                    "--test",
-                    "chart_objects",
-                    "--test",
-                    "chart_upgrades",
-                    "--test",
-                    "kinds",
-                    "--test",
-                    "monitoring",
-                ])?;
+                suites::run(CHARTS, &[])?;
                 if !has_promtool() {
                     let reason = "alerts and dashboard were not tried out: promtool is missing (Debian's package prometheus)";
                     return Ok(Outcome::LeftOut(reason.to_owned()));
                 }
             }
-            Step::Cluster => {
-                let binary = image::build_binary()?;
-                cargo_with(
-                    &[
-                        "test",
-                        "--locked",
-                        "--package",
-                        "e2e",
-                        "--test",
-                        "injection",
-                        "--test",
-                        "oracle",
-                        "--test",
-                        "admissible",
-                        "--test",
-                        "callers",
-                        "--test",
-                        "definitions",
-                        "--test",
-                        "chart_releases",
-                        "--test",
-                        "operations",
-                        "--test",
-                        "seeing",
-                        "--test",
-                        "missed",
-                        "--test",
-                        "testbed",
-                        "--test",
-                        "troubleshooting",
-                    ],
-                    &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
-                )?;
-            }
+            Step::Cluster => suites::run(CLUSTER, &[binary()?])?,
             Step::Faults => {
-                let binary = image::build_binary()?;
-                cargo_with(
-                    &["test", "--locked", "--package", "e2e", "--lib", "--test", "faults"],
-                    &[("SIDECAR_INJECTOR_BINARY", binary.as_os_str().to_owned())],
-                )?;
+                cargo(&["test", "--locked", "--package", "e2e", "--lib"])?;
+                suites::run(FAULTS, &[binary()?])?;
             }
             Step::Node => {
                 // Who asks for this step by name wants it, or wants to hear that it cannot be.
@@ -207,6 +184,11 @@ fn dependencies() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What the tests try: the one that goes into the image.
+fn binary() -> Result<(&'static str, OsString)> {
+    Ok(("SIDECAR_INJECTOR_BINARY", image::build_binary()?.into_os_string()))
+}
+
 /// The tests say so themselves if it is required and missing.
 fn has_promtool() -> bool {
     Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success())
@@ -228,6 +210,6 @@ fn cargo_with(arguments: &[&str], environment: &[(&str, OsString)]) -> Result<()
     Ok(())
 }
 
-fn cargo_program() -> OsString {
+pub(crate) fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

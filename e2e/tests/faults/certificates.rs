@@ -95,8 +95,8 @@ pub(crate) async fn twenty_rotations(at: &Installation) -> Result<()> {
         rotate(at, "leaf").await?;
         rotate(at, "ca").await?;
     }
-    // Every pod is reviewed twice.
-    load.until_created(5000).await;
+    // Every pod is reviewed twice, and some are under way.
+    load.until_created(5100).await;
     let after = reviews(at)?;
     let report = record(load.finish("Certificate rotated again and again (leaf and CA by turns)").await?);
     report.expect_nothing_lost()?;
