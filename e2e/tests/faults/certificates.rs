@@ -130,10 +130,17 @@ pub(crate) async fn certificates_that_live_for_seconds(at: &Installation) -> Res
     ensure!(before.0 != stored(at, "ca.crt").await?, "the CA was not renewed");
     at.shell(UPGRADE).await?;
     settled(at, 2).await?;
-    wait_for("certificates that live for longer", async || {
-        std::fs::write(folder.path().join("pem"), stored(at, "tls-cert-file").await?)?;
-        let arguments = ["x509", "-checkend", "86400", "-noout", "-in", "pem"];
-        Ok(Command::new("openssl").args(arguments).current_dir(folder.path()).output()?.status.success())
+    wait_for("certificates that live for longer, and no successor", async || {
+        let secret = at.get(&["secret", SECRET, "-n", "default"]).await?;
+        for key in ["ca.crt", "tls-cert-file"] {
+            std::fs::write(folder.path().join("pem"), stored(at, key).await?)?;
+            let arguments = ["x509", "-checkend", "86400", "-noout", "-in", "pem"];
+            if !Command::new("openssl").args(arguments).current_dir(folder.path()).output()?.status.success()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(secret["data"].get("next-ca.crt").is_none())
     })
     .await?;
     report.expect_nothing_lost()

@@ -97,6 +97,11 @@ impl Details {
         self.not_after.duration_since(now).unwrap_or_default()
     }
 
+    /// How long ago one of ours was made.
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.not_before + BACKDATED).unwrap_or_default()
+    }
+
     pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
     }

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::authority::{Authority, CertificateError, Leaf};
+use super::authority::{Authority, CertificateError, Details, Leaf};
 
 /// How long certificates live, and how they are replaced.
 #[derive(Debug, Clone)]
@@ -24,16 +24,18 @@ pub(crate) struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// Renewal at two thirds.
-    fn is_due(lifetime: Duration, remaining: Duration) -> bool {
-        remaining < lifetime / 3
-    }
-
-    /// A certificate that lives longer than one would today was made with other settings.
-    fn outlives(lifetime: Duration, remaining: Duration) -> bool {
-        remaining > lifetime + lifetime / 10 + CLOCKS
+    /// Renewal at two thirds; and what lives longer than it would if it were made today was made with other settings.
+    fn is_worn(lifetime: Duration, details: &Details, now: SystemTime) -> bool {
+        let remaining = details.remaining(now);
+        let is_due = remaining < lifetime / 3;
+        let is_foreign = remaining > lifetime + lifetime / 10 + CLOCKS;
+        (is_due || is_foreign) && details.age(now) >= REST.min(lifetime / 4)
     }
 }
+
+/// What was made just now is left alone whatever the settings are: while an upgrade changes them, replicas with the old and with
+/// the new ones would renew each other's certificates without end.
+const REST: Duration = Duration::from_secs(30);
 
 /// By how much the clocks of two API servers may differ without a replica renewing what another has just made.
 const CLOCKS: Duration = Duration::from_mins(1);
@@ -125,6 +127,8 @@ pub(crate) enum Why {
     Promoted,
     /// A new leaf of the same CA.
     Renewed,
+    /// The next CA is not wanted any more.
+    Withdrawn,
 }
 
 impl Why {
@@ -138,6 +142,9 @@ impl Why {
             }
             Why::Promoted => "every webhook trusts the new CA: it has signed a new certificate",
             Why::Renewed => "there is a new certificate of the same CA",
+            Why::Withdrawn => {
+                "the next CA was made too long ago, or with other settings: it will sign nothing"
+            }
         }
     }
 
@@ -153,7 +160,7 @@ impl Why {
     /// What is counted as a rotation, by role.
     pub(crate) fn roles(self) -> &'static [&'static str] {
         match self {
-            Why::Introduced => &[],
+            Why::Introduced | Why::Withdrawn => &[],
             Why::Renewed => &["leaf"],
             Why::Restored | Why::Expired | Why::Promoted => &["leaf", "ca"],
         }
@@ -186,43 +193,41 @@ impl Situation<'_> {
         };
         // Once the CA has expired there is nothing left to be careful about: no API server takes what it signed.
         let has_expired = !authority.details.is_valid(now);
-        if let Some(next) = stored.next.clone().filter(|_| is_next_trusted || has_expired)
+        let is_worn =
+            |authority: &Authority| Lifetimes::is_worn(lifetimes.authority, &authority.details, now);
+        if let Some(next) = &stored.next
             && next.details.is_valid(now)
+            && (has_expired || is_next_trusted && !is_worn(next))
         {
             let leaf = next.issue(names, lifetimes.leaf, now)?;
-            return step(Certificates { authority: next, leaf, next: None }, Why::Promoted);
+            return step(Certificates { authority: next.clone(), leaf, next: None }, Why::Promoted);
         }
         if has_expired {
             return step(Certificates::make(lifetimes, names, now)?, Why::Expired);
         }
-        let remaining = authority.details.remaining(now);
+        // None outlives its CA.
+        let lifetime = lifetimes.leaf.min(authority.details.remaining(now));
         let leaf = stored.leaf.filter(|leaf| {
-            let left = leaf.details.remaining(now);
-            // One that ends with its CA cannot be had for longer by renewing it.
-            let is_better = lifetimes.leaf.min(remaining) > left * 2;
-            let is_old = Lifetimes::is_due(lifetimes.leaf, left) && is_better;
             is_good(leaf, names, now)
                 && is_signed_by(leaf, &authority, now)
-                && !is_old
-                && !Lifetimes::outlives(lifetimes.leaf, left)
+                && !Lifetimes::is_worn(lifetime, &leaf.details, now)
                 && stored.request != Some(Request::Leaf)
         });
         let Some(leaf) = leaf else {
             let leaf = authority.issue(names, lifetimes.leaf, now)?;
             return step(Certificates { authority, leaf, next: stored.next }, Why::Renewed);
         };
-        let is_worn = |remaining| {
-            Lifetimes::is_due(lifetimes.authority, remaining)
-                || Lifetimes::outlives(lifetimes.authority, remaining)
-        };
-        let is_wanted = is_worn(remaining) || stored.request == Some(Request::Authority);
+        let is_wanted = is_worn(&authority) || stored.request == Some(Request::Authority);
         // One that nobody came to trust in all its time is no successor.
-        let has_next = stored.next.is_some_and(|next| !is_worn(next.details.remaining(now)));
-        if is_wanted && !has_next {
-            let next = Some(Authority::make(lifetimes.authority, now)?);
-            return step(Certificates { authority, leaf, next }, Why::Introduced);
+        let is_next_worn = stored.next.as_ref().map(is_worn);
+        match (is_wanted, is_next_worn) {
+            (true, None | Some(true)) => {
+                let next = Some(Authority::make(lifetimes.authority, now)?);
+                step(Certificates { authority, leaf, next }, Why::Introduced)
+            }
+            (false, Some(true)) => step(Certificates { authority, leaf, next: None }, Why::Withdrawn),
+            (_, None | Some(false)) => Ok(None),
         }
-        Ok(None)
     }
 }
 
@@ -397,13 +402,28 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_that_were_shortened_take_effect() {
+    fn lifetimes_that_were_shortened_take_effect_when_what_there_is_was_not_made_just_now() {
         let held = made();
-        let (names, now) = (names(), start());
+        let names = names();
         let lifetimes = Lifetimes { leaf: DAY, ..lifetimes() };
-        let (stored, is_next_trusted) = (stored(&held), false);
-        let situation =
-            Situation { stored, held: &held, is_next_trusted, names: &names, lifetimes: &lifetimes, now };
-        assert_eq!(why(situation.step().unwrap().as_ref()), Some(Why::Renewed));
+        let step = |age| {
+            let (stored, now) = (stored(&held), start() + age);
+            let (held, names, lifetimes, is_next_trusted) = (&held, &names, &lifetimes, false);
+            let step = Situation { stored, held, is_next_trusted, names, lifetimes, now }.step().unwrap();
+            why(step.as_ref())
+        };
+        assert_eq!(step(Duration::from_secs(29)), None);
+        assert_eq!(step(Duration::from_secs(30)), Some(Why::Renewed));
+    }
+
+    #[test]
+    fn a_next_authority_of_other_settings_is_withdrawn_and_never_promoted() {
+        let mut held = made();
+        // Made by a replica that an upgrade was taking away.
+        held.next = Some(Authority::make(100 * DAY, start()).unwrap());
+        assert_eq!(step(stored(&held), &held, true, 1).unwrap().why, Why::Withdrawn);
+        assert_eq!(step(stored(&held), &held, true, 1).unwrap().certificates.next, None);
+        let asked = Stored { request: Some(Request::Authority), ..stored(&held) };
+        assert_eq!(why(step(asked, &held, true, 1).as_ref()), Some(Why::Introduced));
     }
 }
