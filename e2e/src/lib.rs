@@ -114,20 +114,21 @@ impl Installation {
         self.cluster.kubectl_with_input(&command, &object.to_string()).await
     }
 
+    /// Waits until all replicas are those that the Deployment describes now.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub async fn wait_for_rollout(&self) -> Result<()> {
+        let deployment = "deployment/kubernetes-sidecar-injector";
+        self.kubectl(&["rollout", "status", deployment, "-n", "default", "--timeout=90s"]).await.map(drop)
+    }
+
     /// Waits for the Deployment, and until the API server uses the webhook.
     ///
     /// # Errors
     /// Neither happens in time.
     pub async fn wait_until_injecting(&self) -> Result<()> {
-        self.kubectl(&[
-            "rollout",
-            "status",
-            "deployment/kubernetes-sidecar-injector",
-            "-n",
-            "default",
-            "--timeout=90s",
-        ])
-        .await?;
+        self.wait_for_rollout().await?;
         wait_for("an injected pod", async || {
             let pod = self.create(&labelled_pod("probe"), &["-n", "default", "--dry-run=server"]).await?;
             Ok(container_names(&pod) == "app curl")

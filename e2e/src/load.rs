@@ -23,7 +23,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Longer than the API server takes to give up.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// So long after a loss another one is another trouble.
-const CALM: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_millis(500);
 /// What every pod of a load has, and nobody else.
 const LABEL: &str = "load";
 
@@ -439,7 +439,7 @@ mod tests {
             (true, 3, Outcome::Injected),
             (true, 7, Outcome::Refused("x".to_owned())),
         ]);
-        assert_eq!(report.to_string(), "| a fault | 5 | 3 | 1 | 1 | 0 | 8.0 s | 3.0 s |");
+        assert_eq!(report.to_string(), "| a fault | 5 | 3 | 1 | 1 | 0 | 8.0 s | 1.0 s |");
         assert_eq!(report.missed_names, ["load-4".to_owned()].into());
         assert!(report.expect_nothing_lost().is_err());
     }
@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn losses_with_calm_between_them_are_not_one_trouble() {
         let missed = |second| (false, second, Outcome::Missed);
-        let report = report(vec![missed(20), missed(1), missed(3), missed(5), missed(9)]);
-        assert_eq!(report.trouble, Duration::from_secs(5));
+        let report = report(vec![missed(20), missed(1), missed(2), missed(3), missed(9)]);
+        assert_eq!(report.trouble, Duration::from_secs(3));
     }
 }

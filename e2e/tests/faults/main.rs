@@ -98,7 +98,7 @@ fn short_or_long<T>(short: T, long: T) -> T {
 
 /// Waits until there are so many replicas, all ready, and nothing of others is left.
 async fn settled(at: &Installation, replicas: usize) -> Result<()> {
-    at.kubectl(&["rollout", "status", DEPLOYMENT, "-n", "default", "--timeout=90s"]).await?;
+    at.wait_for_rollout().await?;
     wait_for(&format!("{replicas} replicas and no others"), async || {
         let running = at.cluster.fake_node()?.running();
         Ok(running.len() == replicas && running.iter().all(|it| it.ready))

@@ -1,62 +1,12 @@
 //! What must not cost a pod: upgrades, exchanged certificates, absent injectors.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+use e2e::load::Load;
 use e2e::{Installation, expect_containers, injector_binary, labelled_pod, wait_for};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use sidecar_testkit::WebhookByUrl;
-
-/// Creates labelled pods (dry runs go the same way) until it is stopped. Each that is refused or has no sidecar is lost.
-struct Creation {
-    stop: Arc<AtomicBool>,
-    created: Arc<AtomicUsize>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Creation {
-    fn start(at: &Installation, namespace: &str) -> Result<Self> {
-        let mut creation = Creation { stop: Arc::default(), created: Arc::default(), tasks: Vec::new() };
-        for _ in 0..4 {
-            let pods: Api<Pod> = Api::namespaced(at.cluster.client()?, namespace);
-            let pod: Pod = serde_json::from_value(labelled_pod("load"))?;
-            let (stop, created) = (creation.stop.clone(), creation.created.clone());
-            creation.tasks.push(tokio::spawn(async move {
-                let mut lost = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    match pods.create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await {
-                        Ok(pod) if pod.spec.as_ref().is_some_and(|spec| spec.containers.len() == 2) => {}
-                        Ok(_) => lost.push("a pod without its sidecar".to_owned()),
-                        Err(error) => lost.push(error.to_string()),
-                    }
-                    created.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                lost
-            }));
-        }
-        Ok(creation)
-    }
-
-    async fn finish(self, what: &str) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut lost = Vec::new();
-        for task in self.tasks {
-            lost.extend(task.await?);
-        }
-        let created = self.created.load(Ordering::Relaxed);
-        ensure!(created > 100, "only {created} pods were created");
-        if let Some(first) = lost.first() {
-            bail!("{what}: {} of {created} pods were lost, the first: {first}", lost.len());
-        }
-        eprintln!("{what}: {created} pods were created, none was lost");
-        Ok(())
-    }
-}
 
 async fn required_namespace(at: &Installation, prefix: &str) -> Result<sidecar_testkit::TemporaryNamespace> {
     let namespace = at.cluster.temporary_namespace(prefix).await?;
@@ -103,7 +53,6 @@ pub(crate) async fn a_webhook_by_url_is_spoken_to_over_http2(at: &Installation) 
 pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
     at: &Installation,
 ) -> Result<()> {
-    let namespace = required_namespace(at, "upgrades").await?;
     let bundle = async || {
         at.kubectl(&[
             "get",
@@ -117,36 +66,22 @@ pub(crate) async fn pods_are_created_all_the_time_while_the_chart_is_upgraded(
     let upgrade =
         "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default";
     let before = bundle().await?;
-    let creation = Creation::start(at, namespace.name())?;
+    let load = Load::start(at).await?;
     for _ in 0..2 {
         at.shell(upgrade).await?;
         ensure!(bundle().await? == before, "an upgrade changed the CA");
     }
     at.shell(&format!("{upgrade} --set shutdownDelaySeconds=3")).await?;
     ensure!(bundle().await? == before, "new pods share the certificates of the old ones");
-    at.kubectl(&[
-        "rollout",
-        "status",
-        "deployment/kubernetes-sidecar-injector",
-        "-n",
-        "default",
-        "--timeout=90s",
-    ])
-    .await?;
+    at.wait_for_rollout().await?;
     at.kubectl(&["rollout", "restart", "deployment/kubernetes-sidecar-injector", "-n", "default"]).await?;
-    at.kubectl(&[
-        "rollout",
-        "status",
-        "deployment/kubernetes-sidecar-injector",
-        "-n",
-        "default",
-        "--timeout=90s",
-    ])
-    .await?;
+    at.wait_for_rollout().await?;
     // The old pods are still leaving.
     at.pods("default", "app.kubernetes.io/name=kubernetes-sidecar-injector", 2).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    creation.finish("upgrades and a restart").await
+    let report = load.finish("Upgrades and a restart").await?;
+    eprintln!("{report}");
+    report.expect_nothing_lost()
 }
 
 pub(crate) async fn without_injectors_pods_start_or_are_refused_as_their_namespace_says(
