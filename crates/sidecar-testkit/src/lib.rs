@@ -18,6 +18,7 @@ mod process;
 mod programs;
 mod scheduler;
 mod state;
+pub mod unverified;
 mod uplink;
 
 pub use by_url::WebhookByUrl;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::Installation;
 use e2e::load::Load;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -24,13 +24,16 @@ pub(crate) async fn a_thousand_pods_at_once(at: &Installation) -> Result<()> {
     Ok(())
 }
 
-/// Each sends a byte a second, of what could become a TLS handshake, and comes back when it is turned away.
+/// Each sends a byte a second, half of them of what could become a TLS handshake, half of what could become a request, and comes
+/// back when it is turned away.
 pub(crate) async fn hundreds_of_slow_clients(at: &Installation) -> Result<()> {
     let load = Load::start(at).await?;
     let mut clients = JoinSet::new();
     for replica in at.cluster.fake_node()?.running() {
-        for _ in 0..SLOW_CLIENTS {
-            clients.spawn(drip(SocketAddr::from((replica.address, PORT))));
+        let address = SocketAddr::from((replica.address, PORT));
+        for _ in 0..SLOW_CLIENTS / 2 {
+            clients.spawn(greet_slowly(address));
+            clients.spawn(ask_slowly(address));
         }
     }
     tokio::time::sleep(Duration::from_secs(short_or_long(15, 120))).await;
@@ -40,19 +43,38 @@ pub(crate) async fn hundreds_of_slow_clients(at: &Installation) -> Result<()> {
 }
 
 /// Never ends.
-async fn drip(to: SocketAddr) {
+async fn greet_slowly(to: SocketAddr) {
     // The head of a record of 16 KiB, which never becomes whole.
     let head = [0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3];
     loop {
-        if let Ok(mut stream) = TcpStream::connect(to).await {
-            for byte in head.into_iter().chain(std::iter::repeat(0)) {
-                if stream.write_u8(byte).await.is_err() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+        if let Ok(stream) = TcpStream::connect(to).await {
+            drip(stream, head.into_iter().chain(std::iter::repeat(0))).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Never ends.
+async fn ask_slowly(to: SocketAddr) {
+    let head = b"POST /mutation/pod HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n";
+    loop {
+        if let Ok(mut stream) = sidecar_testkit::unverified::connect(to).await
+            && stream.write_all(head).await.is_ok()
+        {
+            // A body that is long in coming.
+            drip(stream, std::iter::repeat(b' ')).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Until the other side has had enough.
+async fn drip(mut to: impl AsyncWrite + Unpin, bytes: impl Iterator<Item = u8>) {
+    for byte in bytes {
+        if to.write_u8(byte).await.is_err() || to.flush().await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -1,23 +1,18 @@
 //! Probes against a process, as the kubelet makes them.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+
+use crate::unverified;
 
 /// A probe's times, with the defaults of Kubernetes.
 #[derive(Clone, Copy, Debug)]
@@ -81,13 +76,10 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16> {
 }
 
 async fn http_get(action: &HTTPGetAction, host: Ipv4Addr, port: u16) -> Result<()> {
-    let stream = TcpStream::connect((host, port)).await?;
     let status = if action.scheme.as_deref() == Some("HTTPS") {
-        let connector = TlsConnector::from(Arc::new(any_certificate()?));
-        let stream = connector.connect(ServerName::from(std::net::IpAddr::V4(host)), stream).await?;
-        status(stream, action, host, port).await?
+        status(unverified::connect((host, port).into()).await?, action, host, port).await?
     } else {
-        status(stream, action, host, port).await?
+        status(TcpStream::connect((host, port)).await?, action, host, port).await?
     };
     match status {
         200..400 => Ok(()),
@@ -119,54 +111,6 @@ async fn status(
     }
     let line = String::from_utf8_lossy(&line);
     line.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("not HTTP: {line:?}"))
-}
-
-/// Kubelets do not verify the certificates of what they probe.
-fn any_certificate() -> Result<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-        .with_no_client_auth())
-}
-
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
