@@ -89,7 +89,7 @@ pub(crate) async fn twenty_rotations(at: &Installation) -> Result<()> {
     settled(at, 2).await?;
     let authority = stored(at, "ca.crt").await?;
     let before = reviews(at)?;
-    let load = Load::start_at(at, Duration::from_millis(9)).await?;
+    let load = Load::start_at(at, Duration::from_millis(14)).await?;
     let rounds = short_or_long(10, 30);
     for _ in 0..rounds {
         rotate(at, "leaf").await?;
@@ -158,7 +158,8 @@ pub(crate) async fn the_secret_is_deleted(at: &Installation) -> Result<()> {
     // One that starts now makes its own, and the webhooks trust it beside the others.
     let pods = at.pods("default", "app.kubernetes.io/name=kubernetes-sidecar-injector", 2).await?;
     let name = pods[0]["metadata"]["name"].as_str().context("no name")?;
-    at.kubectl(&["delete", "pod", name, "-n", "default", "--wait=false"]).await?;
+    // Until it is gone: while it leaves, there are two without the new one.
+    at.kubectl(&["delete", "pod", name, "-n", "default"]).await?;
     settled(at, 2).await?;
     ensure!(bundles(at).await?.iter().all(|bundle| bundle.len() >= 2), "{:?}", bundles(at).await?);
     tokio::time::sleep(Duration::from_secs(2)).await;

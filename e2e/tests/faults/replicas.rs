@@ -11,12 +11,12 @@ use sidecar_testkit::RunningContainer;
 
 use crate::{DEPLOYMENT, record, recovered, settled, short_or_long};
 
-/// Until a kubelet has noticed that a process is gone (it looks once a second), and the API server has heard of it, with room
-/// for a machine that is busy.
-const NOTICED: Duration = Duration::from_secs(4);
+/// Until a kubelet has noticed that a process is gone (it looks once a second), and the API server has heard of it: two seconds, with
+/// room for a machine that is busy.
+const NOTICED: Duration = Duration::from_secs(8);
 
 /// Until two probes, 2 s apart, have waited for 2 s each, and the calls of that time have reached their limit of 5 s; with room as well.
-const OUT_OF_SERVICE: Duration = Duration::from_secs(16);
+const OUT_OF_SERVICE: Duration = Duration::from_secs(18);
 
 /// What the API server says where pods are refused because nobody answers.
 const REFUSED: &str = "failed calling webhook \"required.injector.sidecar.me\"";
