@@ -1,10 +1,11 @@
 //! Accepts connections, guards them until their first request is answered, serves them, drains them.
 //!
 //! A peer that has not sent a whole request yet costs a slot in a short queue; when the queue is full the oldest one
-//! loses its connection. An API server is through its handshake and first request within milliseconds, so it is
-//! whoever opens connections and says nothing that is turned away, however many there are. After its first request a
-//! connection may be idle for longer than the API server keeps idle connections (90 s): it does not send a POST
-//! again, so a connection closed under it is an admission that failed.
+//! loses its connection. An API server is through its handshake within milliseconds, and through a request as soon, so it is
+//! whoever opens connections and says nothing that is turned away, however many there are. Between the two, and after its
+//! first request, a connection may be idle for longer than the API server keeps idle connections (90 s): it does not send a POST
+//! again, so a connection closed under it is an admission that failed. And it does keep connections that have had no request:
+//! where another one becomes free while it is dialling, it keeps both (Go, net/http, `Transport.dialConnFor`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,18 +21,20 @@ use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::callers::{Caller, Callers};
 
-/// From the TCP connection to the answer to the first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// For a handshake; and for the first request, from its first byte to its answer.
+const STEP: Duration = Duration::from_secs(10);
 
-/// hyper counts this limit for a request's head from the end of the request before, so it is the idle limit too.
+/// Without a word. hyper counts this limit for a request's head from the end of the request before, so it is one for idle
+/// connections.
 const IDLE: Duration = Duration::from_secs(130);
 
 /// Connections without an answered request so far, each some 20 KiB and what it has sent of its request. Several API servers in a
@@ -198,6 +201,7 @@ impl Drop for Slot {
 async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<()>) {
     let (id, evicted) = shared.enter();
     let slot = Arc::new(Slot { shared: shared.clone(), id, established: AtomicBool::new(false) });
+    let (deadline, next_step) = watch::channel(Instant::now() + STEP);
     // Reviews are answered in one small write each.
     let _ = stream.set_nodelay(true);
     let served = async {
@@ -207,13 +211,13 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<
                 let session = stream.get_ref().1;
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let caller = tls.callers.as_ref().map(|callers| callers.caller(session.peer_certificates()));
-                serve_http(stream, slot.clone(), is_http2, caller).await
+                serve_http(stream, slot.clone(), &deadline, is_http2, caller).await
             }
-            None => serve_http(stream, slot.clone(), false, None).await,
+            None => serve_http(stream, slot.clone(), &deadline, false, None).await,
         }
     };
     tokio::select! {
-        reason = turned_away(&slot, evicted) => debug!(event = "connection_dropped", reason),
+        reason = turned_away(&slot, evicted, next_step) => debug!(event = "connection_dropped", reason),
         result = served => {
             if let Err(error) = result {
                 debug!(event = "connection_failed", %error);
@@ -222,22 +226,60 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, _open: mpsc::Sender<
     }
 }
 
+/// Waits until the peer begins to speak, without taking from it what it says. Nothing when the server goes down first.
+async fn first_byte<S>(
+    stream: S,
+    shared: &Shared,
+    deadline: &watch::Sender<Instant>,
+) -> io::Result<Option<BufReader<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    deadline.send_replace(Instant::now() + IDLE);
+    // One byte is all that it can take; whatever follows goes by it.
+    let mut stream = BufReader::with_capacity(1, stream);
+    tokio::select! {
+        byte = stream.fill_buf() => byte?,
+        () = reached(shared.phase.clone(), Phase::Draining) => return Ok(None),
+    };
+    deadline.send_replace(Instant::now() + STEP);
+    Ok(Some(stream))
+}
+
 /// Waits for a reason to drop a connection that has not sent a whole request; for ever once it has.
-async fn turned_away(slot: &Slot, evicted: oneshot::Receiver<()>) -> &'static str {
-    match tokio::time::timeout(FIRST_REQUEST, evicted).await {
-        // Its first request may have been answered in the same moment.
-        Ok(Ok(())) if !slot.is_established() => "no request so far, and too many like it",
-        Err(_) if !slot.is_established() => "no request in time",
-        // The slot has left the queue: the first request was answered.
-        _ => std::future::pending().await,
+async fn turned_away(
+    slot: &Slot,
+    mut evicted: oneshot::Receiver<()>,
+    mut next_step: watch::Receiver<Instant>,
+) -> &'static str {
+    loop {
+        let deadline = *next_step.borrow_and_update();
+        let reason = tokio::select! {
+            // The queue lets go of it when the first request is answered, too.
+            evicted = &mut evicted => evicted.ok().map(|()| "no request so far, and too many like it"),
+            Ok(()) = next_step.changed() => continue,
+            () = sleep_until(deadline) => Some("no request in time"),
+        };
+        // The answer may have come in the same moment.
+        return match reason {
+            Some(reason) if !slot.is_established() => reason,
+            _ => std::future::pending().await,
+        };
     }
 }
 
-async fn serve_http<S>(stream: S, slot: Arc<Slot>, is_http2: bool, caller: Option<Caller>) -> io::Result<()>
+async fn serve_http<S>(
+    stream: S,
+    slot: Arc<Slot>,
+    deadline: &watch::Sender<Instant>,
+    is_http2: bool,
+    caller: Option<Caller>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = slot.shared.clone();
+    let Some(stream) = first_byte(stream, &shared, deadline).await? else { return Ok(()) };
     // Tells this connection to close when its requests are answered.
     let brief = Arc::new(Notify::new());
     let service = {

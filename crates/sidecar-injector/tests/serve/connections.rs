@@ -183,6 +183,16 @@ async fn a_connection_that_was_idle_for_longer_than_the_api_server_keeps_it_stil
     assert_eq!(connection.review(&review(pod(Some("true")))).await.unwrap().status, StatusCode::OK);
 }
 
+/// Regression: an API server keeps connections that it has dialled and then not needed, and they were closed after 10 s, in the
+/// moment of their first request if that came then.
+#[tokio::test]
+async fn a_connection_that_was_dialled_for_later_is_there_later() {
+    let server = Server::https();
+    let mut connection = Connection::http1(&server).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(connection.review(&review(pod(Some("true")))).await.unwrap().status, StatusCode::OK);
+}
+
 /// Regression: memory for bodies was counted by what was announced, so five peers that sent nothing kept all others out.
 #[tokio::test(flavor = "multi_thread")]
 async fn announced_bodies_that_do_not_arrive_keep_nobody_out() {
