@@ -8,13 +8,15 @@
 //!
 //! One replica does this. Nothing that answers a review waits for it.
 
+mod mark;
 mod metrics;
 mod pods;
 mod repair;
 mod watch;
+mod workload;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -78,7 +80,6 @@ impl Watchdog {
     /// Looks whenever this replica leads, as long as it is polled.
     pub(crate) async fn run(mut self) {
         let mut changes = self.definitions.changes();
-        let mut ready_since = None;
         loop {
             self.metrics.show(&self.definitions.current().engine, std::iter::empty());
             tokio::select! {
@@ -89,9 +90,8 @@ impl Watchdog {
             while self.readiness.reason().is_some() {
                 sleep(LOOK_AGAIN).await;
             }
-            let ready_since = *ready_since.get_or_insert_with(SystemTime::now);
             tokio::select! {
-                () = watch::follow(&self, ready_since) => {}
+                () = watch::follow(&self) => {}
                 () = end(self.leading.clone()) => {}
             }
         }

@@ -5,22 +5,24 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use sidecar_engine::State;
+use sidecar_engine::{State, fingerprint};
 use tracing::{info, warn};
 
-/// A pod by the hash of its uid: of 50,000 that are fine nothing else is kept but the hash of what they said.
-pub(super) type PodKey = u64;
+use super::mark::Mark;
+
+/// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
+pub(super) type Key = u64;
 
 /// All pods that a definition may be meant for.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
     /// With the version of them that was looked at, or will be.
-    known: HashMap<PodKey, u64>,
-    without: HashMap<PodKey, Without>,
+    known: HashMap<Key, u64>,
+    without: HashMap<Key, Without>,
     waiting: VecDeque<Waiting>,
-    queued: HashSet<PodKey>,
+    queued: HashSet<Key>,
     /// What a new list has had so far.
-    listed: Option<HashSet<PodKey>>,
+    listed: Option<HashSet<Key>>,
     /// Counted up when definitions change: everything is looked at again.
     epoch: u64,
     /// Whether there is something new to tell.
@@ -31,7 +33,7 @@ pub(super) struct Pods {
 /// One that has to be looked at.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) key: PodKey,
+    pub(super) key: Key,
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
 }
@@ -44,7 +46,7 @@ pub(super) struct Without {
     pub(super) owner: Option<OwnerReference>,
     pub(super) created: Option<SystemTime>,
     /// What the owner's template said when it was made.
-    pub(super) restarted: Option<SystemTime>,
+    pub(super) mark: Option<Mark>,
     pub(super) found: Vec<Found>,
 }
 
@@ -57,6 +59,22 @@ pub(super) struct Found {
     pub(super) message: String,
     /// Whether it is to be made anew, and would have it then.
     pub(super) is_repairable: bool,
+    /// Of the definition.
+    pub(super) fingerprint: u32,
+}
+
+impl Without {
+    /// What it is to be made anew for.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Found> {
+        self.found.iter().filter(|found| found.is_repairable)
+    }
+
+    /// A hash of that, the same wherever it is made: names and contents of definitions.
+    pub(super) fn lacking(&self) -> Option<String> {
+        let one = |found: &Found| format!("{} {:08x}\n", found.definition, found.fingerprint);
+        let all: String = self.wanted().map(one).collect();
+        (!all.is_empty()).then(|| format!("{:08x}", fingerprint(&all)))
+    }
 }
 
 impl Pods {
@@ -135,12 +153,12 @@ impl Pods {
         }
     }
 
-    pub(super) fn is_fine(&mut self, key: PodKey) {
+    pub(super) fn is_fine(&mut self, key: Key) {
         self.is_dirty |= self.without.remove(&key).is_some();
     }
 
     /// Remembers one that goes without something, and says so once. What was said now, if anything was.
-    pub(super) fn goes_without(&mut self, key: PodKey, pod: Without) -> Option<String> {
+    pub(super) fn goes_without(&mut self, key: Key, pod: Without) -> Option<String> {
         let before = self.without.remove(&key);
         let mut news = Vec::new();
         for found in &pod.found {
@@ -168,7 +186,7 @@ impl Pods {
     }
 
     /// All that go without something.
-    pub(super) fn without(&self) -> &HashMap<PodKey, Without> {
+    pub(super) fn without(&self) -> &HashMap<Key, Without> {
         &self.without
     }
 
@@ -194,10 +212,15 @@ impl Pods {
 }
 
 /// What it is remembered by.
-pub(super) fn key(metadata: &ObjectMeta) -> Option<PodKey> {
+pub(super) fn key(metadata: &ObjectMeta) -> Option<Key> {
+    metadata.uid.as_deref().map(hash)
+}
+
+/// The same, of a uid.
+pub(super) fn hash(uid: &str) -> Key {
     let mut hasher = DefaultHasher::new();
-    metadata.uid.as_ref()?.hash(&mut hasher);
-    Some(hasher.finish())
+    uid.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -221,13 +244,14 @@ mod tests {
             reason,
             message: String::new(),
             is_repairable: false,
+            fingerprint: 0,
         };
         Without {
             namespace: "default".to_owned(),
             name: "a".to_owned(),
             owner: None,
             created: None,
-            restarted: None,
+            mark: None,
             found: vec![found],
         }
     }

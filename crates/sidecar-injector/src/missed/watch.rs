@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tracing::warn;
 
 use super::Watchdog;
+use super::mark::Mark;
 use super::pods::{Found, Pods, Waiting, Without, key};
 use super::repair::{self, Repairs};
 use crate::arguments::WebhookScope;
@@ -27,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) const NO_ANSWER: &str = "the API server does not answer";
 
 /// Definitions come in bursts, and each change means to look at every pod again.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -52,7 +55,7 @@ struct Status {
 }
 
 /// Looks at all pods, as long as it is polled.
-pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
+pub(super) async fn follow(watchdog: &Watchdog) {
     let mut pods = Pods::default();
     let mut changes = watchdog.definitions.changes();
     let ticks = |period| {
@@ -62,7 +65,7 @@ pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
     };
     let (mut looks, mut shows) = (ticks(LOOK), ticks(SHOW));
     let per_minute = watchdog.settings.repairs_per_minute;
-    let mut repairs = Repairs::new(ready_since);
+    let mut repairs = Repairs::default();
     let mut repair_ticks = ticks(repair::pause(per_minute));
     loop {
         let mut list_again = Instant::now() + LIST_AGAIN;
@@ -181,9 +184,7 @@ impl Watchdog {
             name: waiting.name.to_string(),
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
             created: head.metadata.creation_timestamp.map(|created| time(created.0)),
-            restarted: annotations
-                .get(repair::RESTARTED_AT)
-                .and_then(|text| humantime::parse_rfc3339(text).ok()),
+            mark: Mark::of(&annotations),
             found,
         };
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
@@ -200,7 +201,7 @@ impl Watchdog {
 
 /// What is to be said about a definition that a pod goes without.
 fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
-    let Standing { definition, state, reason, detail, would_be_injected, repairs } = standing;
+    let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
     let not_asked = not_asked.filter(|_| would_be_injected);
     let (reason, message) = match (not_asked, state, reason) {
         (Some(remedy), State::Missing, _) => ("NotAsked", remedy.to_owned()),
@@ -220,7 +221,7 @@ fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
         }
     };
     let is_repairable = repairs && would_be_injected && not_asked.is_none();
-    Found { definition: definition.into_owned(), state, reason, message, is_repairable }
+    Found { definition: definition.into_owned(), state, reason, message, is_repairable, fingerprint }
 }
 
 /// Where the API server does not ask about such a pod: what would change that. What the chart's webhooks select.
