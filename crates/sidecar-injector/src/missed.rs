@@ -8,6 +8,7 @@
 //!
 //! One replica does this. Nothing that answers a review waits for it.
 
+mod listing;
 mod mark;
 mod metrics;
 mod pods;

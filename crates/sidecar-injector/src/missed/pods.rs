@@ -83,6 +83,11 @@ impl Pods {
         self.listed = Some(HashSet::new());
     }
 
+    /// Whether a list is coming in.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listed.is_some()
+    }
+
     /// What was not in the list is gone.
     pub(super) fn end_list(&mut self) {
         if let Some(listed) = self.listed.take() {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tracing::warn;
 
 use super::Watchdog;
+use super::listing::Listing;
 use super::mark::Mark;
 use super::pods::{Found, Pods, Waiting, Without, key};
 use super::repair::{self, Repairs};
@@ -30,12 +31,6 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) const NO_ANSWER: &str = "the API server does not answer";
-
-/// Definitions come in bursts, and each change means to look at every pod again.
-const SETTLE: Duration = Duration::from_secs(2);
-
-/// Labels of namespaces change without a word: so often everything is listed anew.
-const LIST_AGAIN: Duration = Duration::from_mins(10);
 
 /// How often what has changed is shown.
 const SHOW: Duration = Duration::from_millis(500);
@@ -67,8 +62,9 @@ pub(super) async fn follow(watchdog: &Watchdog) {
     let per_minute = watchdog.settings.repairs_per_minute;
     let mut repairs = Repairs::default();
     let mut repair_ticks = ticks(repair::pause(per_minute));
+    let mut listing = Listing::new(Instant::now());
     loop {
-        let mut list_again = Instant::now() + LIST_AGAIN;
+        listing.begin(Instant::now());
         // The API server sends nothing but metadata, in pages.
         let api: Api<PartialObjectMeta<Pod>> = Api::all(watchdog.client.clone());
         let mut events = pin!(watcher(api, watcher::Config::default()));
@@ -78,6 +74,9 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         trouble.is_over(&event, "Pod");
+                        if matches!(event, Event::InitDone) {
+                            listing.end(Instant::now());
+                        }
                         watchdog.take_in(&mut pods, event);
                     }
                     Some(Err(error)) => {
@@ -94,9 +93,9 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                         return;
                     }
                     pods.begin_again();
-                    list_again = list_again.min(Instant::now() + SETTLE);
+                    listing.change(Instant::now());
                 }
-                () = sleep_until(list_again) => break,
+                () = sleep_until(listing.due()), if !pods.is_listing() => break,
             }
         }
     }
