@@ -13,6 +13,9 @@ use super::mark::Mark;
 /// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
 pub(super) type Key = u64;
 
+/// At most so many problems are told from each other.
+const PROBLEMS: usize = 32;
+
 /// All pods that a definition may be meant for.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -28,6 +31,8 @@ pub(super) struct Pods {
     /// Whether there is something new to tell.
     pub(super) is_dirty: bool,
     said: Option<(usize, usize)>,
+    /// What was said to keep pods from being looked at.
+    problems: HashSet<String>,
 }
 
 /// One that has to be looked at.
@@ -146,15 +151,23 @@ impl Pods {
                 return Some(waiting);
             }
         }
-        self.waiting.shrink_to_fit();
-        self.queued.shrink_to_fit();
         None
     }
 
-    /// It could not be looked at: another time.
-    pub(super) fn postpone(&mut self, waiting: Waiting) {
+    /// It could not be looked at: another time. Whether the problem is new since everything had been looked at.
+    pub(super) fn postpone(&mut self, waiting: Waiting, problem: &str) -> bool {
         if self.queued.insert(waiting.key) {
             self.waiting.push_back(waiting);
+        }
+        self.problems.len() < PROBLEMS && self.problems.insert(problem.to_owned())
+    }
+
+    /// One was looked at. Whoever was the last leaves nothing behind.
+    pub(super) fn settle(&mut self) {
+        if self.waiting.is_empty() {
+            self.problems.clear();
+            self.waiting.shrink_to_fit();
+            self.queued.shrink_to_fit();
         }
     }
 
@@ -283,6 +296,24 @@ mod tests {
         pods.take_in(&metadata("c", "1"));
         pods.forget(&metadata("c", "1"));
         assert_eq!(waiting(&mut pods), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_asked_for_again_and_its_problem_is_new_once() {
+        let mut pods = Pods::default();
+        for name in ["a", "b"] {
+            pods.take_in(&metadata(name, "1"));
+        }
+        let (a, b) = (pods.next().unwrap(), pods.next().unwrap());
+        assert!(pods.postpone(a, "Forbidden") && !pods.postpone(b, "Forbidden"));
+        // One that can be read says nothing about the other.
+        assert_eq!(&*pods.next().unwrap().name, "a");
+        pods.settle();
+        let b = pods.next().unwrap();
+        assert!(!pods.postpone(b, "Forbidden"));
+        let b = pods.next().unwrap();
+        pods.settle();
+        assert!(pods.postpone(b, "Forbidden"));
     }
 
     #[test]

@@ -143,13 +143,25 @@ impl Watchdog {
         let Ok(request) = request else { return };
         // As text: the engine reads what it needs, and a typed pod would have all the fields that it does not.
         match timeout(PATIENCE, self.client.request_text(request)).await {
-            Ok(Ok(text)) => self.judge(pods, &waiting, &text),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => pods.is_fine(waiting.key),
+            Ok(Ok(text)) => {
+                self.judge(pods, &waiting, &text);
+                pods.settle();
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                pods.is_fine(waiting.key);
+                pods.settle();
+            }
             result => {
-                if let Ok(Err(error)) = result {
-                    warn!(event = "pod_unreadable", namespace = &*waiting.namespace, pod = &*waiting.name, %error);
+                let problem = match result {
+                    Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
+                    Ok(Err(error)) => error.to_string(),
+                    _ => NO_ANSWER.to_owned(),
+                };
+                let (namespace, pod) = (waiting.namespace.clone(), waiting.name.clone());
+                if pods.postpone(waiting, &problem) {
+                    let (namespace, pod) = (&*namespace, &*pod);
+                    warn!(event = "pod_unreadable", namespace, pod, problem, "and others perhaps");
                 }
-                pods.postpone(waiting);
                 // Whatever it is, it will not be over in a moment.
                 sleep(Duration::from_secs(1)).await;
             }
