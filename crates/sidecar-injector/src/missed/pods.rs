@@ -93,6 +93,11 @@ impl Pods {
         self.listed.is_some()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
     /// What was not in the list is gone.
     pub(super) fn end_list(&mut self) {
         if let Some(listed) = self.listed.take() {

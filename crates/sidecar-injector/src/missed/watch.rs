@@ -14,7 +14,7 @@ use kube::{Api, Resource as _};
 use serde::Deserialize;
 use sidecar_engine::{Namespace, Namespaces as _, Reason, Standing, State};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Watchdog;
 use super::listing::Listing;
@@ -74,10 +74,12 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         trouble.is_over(&event, "Pod");
-                        if matches!(event, Event::InitDone) {
-                            listing.end(Instant::now());
-                        }
+                        let is_complete = matches!(event, Event::InitDone);
                         watchdog.take_in(&mut pods, event);
+                        if is_complete {
+                            listing.end(Instant::now());
+                            debug!(event = "pods_listed", concerned = pods.count());
+                        }
                     }
                     Some(Err(error)) => {
                         let (wait, _) = trouble.add(&error, "Pod");
