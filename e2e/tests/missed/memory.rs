@@ -107,7 +107,7 @@ impl Model {
         };
         let (names, uids) = (places(&name), places(&uid[..NUMBER]));
         ensure!(!names.is_empty() && uids.len() == 1, "{names:?} {uids:?}");
-        Ok(Model { names, uids, stored })
+        Ok(Model { stored, names, uids })
     }
 
     fn copy(&self, number: usize) -> (String, Vec<u8>) {

@@ -15,6 +15,9 @@ const METRICS_PORT: u16 = 9797;
 /// The API server asks about no pod with the label `vain`, which nobody but its author knows.
 const NEVER_ASKED: &str = r#"{"name": "not-vain", "expression": "!has(object.metadata.labels) || !(\"vain\" in object.metadata.labels)"}"#;
 
+/// Nor about those of namespaces with the label `private`.
+const LEFT_OUT: &str = r#"{"matchExpressions": [{"key": "private", "operator": "DoesNotExist"}]}"#;
+
 /// Of one container for the pods with a label `case` of its name, which ask for it as the chart's default scope wants.
 fn definition(name: &str, image: &str, missed_pods: &str) -> Value {
     json!({
@@ -66,7 +69,8 @@ impl Trial {
         at.shell(&format!(
             "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default \
              --reuse-values --set missedPods.mode=repair,missedPods.maxRepairsPerMinute=60,shutdownDelaySeconds=1 \
-             --set metrics.port={METRICS_PORT} --set-json 'webhook.matchConditions=[{NEVER_ASKED}]'"
+             --set metrics.port={METRICS_PORT} --set-json 'webhook.matchConditions=[{NEVER_ASKED}]' \
+             --set-json 'webhook.namespaceSelector={LEFT_OUT}'"
         ))
         .await?;
         at.wait_until_injecting().await?;
@@ -197,6 +201,7 @@ async fn run(trial: &Trial) -> Result<()> {
     they_are_repaired(trial).await?;
     what_would_change_nothing_is_left_alone(trial).await?;
     made_while_the_leader_lived(trial).await?;
+    made_where_nobody_asks(trial).await?;
     older_versions_are_named(trial).await?;
     another_replica_goes_on(trial).await
 }
@@ -329,6 +334,20 @@ async fn made_while_the_leader_lived(trial: &Trial) -> Result<()> {
     // Changes of namespaces are noticed after a while, those of pods at once.
     trial.at.kubectl(&["annotate", "pods", "-n", "late", "-l", "app=late", "touched=yes"]).await?;
     trial.wait_for_containers("late", "late", "app repaired").await
+}
+
+async fn made_where_nobody_asks(trial: &Trial) -> Result<()> {
+    trial.at.kubectl(&["create", "namespace", "private"]).await?;
+    trial.at.kubectl(&["label", "namespace", "private", "private=yes"]).await?;
+    trial.apply_in("private", &workload("Deployment", "secluded", "repaired", 1)).await?;
+    trial.wait_until_said("secluded", "repaired NotAsked").await?;
+    let lines = trial.logged("pod_missed")?;
+    let line = lines.iter().find(|line| text(line, "pod").starts_with("secluded"));
+    ensure!(
+        line.is_some_and(|line| text(line, "message").contains("label private must not be there")),
+        "{line:?}"
+    );
+    Ok(())
 }
 
 async fn older_versions_are_named(trial: &Trial) -> Result<()> {

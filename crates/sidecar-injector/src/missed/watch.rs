@@ -21,7 +21,6 @@ use super::listing::Listing;
 use super::mark::Mark;
 use super::pods::{Found, Pods, Waiting, Without, key};
 use super::repair::{self, Repairs};
-use crate::arguments::WebhookScope;
 use crate::sources::watching::Trouble;
 
 /// The pause between two looks: the API server has more important things to do.
@@ -121,10 +120,7 @@ impl Watchdog {
 
     fn may_concern(&self, metadata: &ObjectMeta) -> bool {
         let name = metadata.namespace.as_deref().unwrap_or_default();
-        // The webhooks of the wide scopes leave it out.
-        let is_own = matches!(self.settings.scope, Some(WebhookScope::Namespaces | WebhookScope::All))
-            && self.settings.own_namespace.as_deref() == Some(name);
-        if is_own || metadata.deletion_timestamp.is_some() {
+        if self.settings.asked.leaves_out(name) || metadata.deletion_timestamp.is_some() {
             return false;
         }
         let owned =
@@ -183,9 +179,9 @@ impl Watchdog {
         if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
             return pods.is_fine(waiting.key);
         }
-        let not_asked = self.settings.scope.and_then(|scope| not_asked(scope, &head.metadata, &namespace));
+        let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
         let without = standings.into_iter().filter(|standing| standing.state != State::Present);
-        let found: Vec<_> = without.map(|standing| found(standing, not_asked)).collect();
+        let found: Vec<_> = without.map(|standing| found(standing, not_asked.as_deref())).collect();
         if found.is_empty() {
             return pods.is_fine(waiting.key);
         }
@@ -213,7 +209,7 @@ impl Watchdog {
 }
 
 /// What is to be said about a definition that a pod goes without.
-fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
+fn found(standing: Standing<'_>, not_asked: Option<&str>) -> Found {
     let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
     let not_asked = not_asked.filter(|_| would_be_injected);
     let (reason, message) = match (not_asked, state, reason) {
@@ -235,31 +231,4 @@ fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
     };
     let is_repairable = repairs && would_be_injected && not_asked.is_none();
     Found { definition: definition.into_owned(), state, reason, message, is_repairable, fingerprint }
-}
-
-/// Where the API server does not ask about such a pod: what would change that. What the chart's webhooks select.
-fn not_asked(scope: WebhookScope, pod: &ObjectMeta, namespace: &Namespace) -> Option<&'static str> {
-    const KEY: &str = "sidecar.me/inject";
-    let label = pod.labels.as_ref().and_then(|labels| labels.get(KEY)).map(String::as_str);
-    let is_annotated = pod.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(KEY));
-    let is_in_injection = namespace.label("sidecar.me/injection") == Some("enabled");
-    match scope {
-        WebhookScope::All => None,
-        WebhookScope::Namespaces => (!is_in_injection).then_some(
-            "the API server does not ask about pods of this namespace: label it sidecar.me/injection=enabled, or set webhook.scope to All",
-        ),
-        WebhookScope::Requested => {
-            let asks = match label {
-                Some("true" | "True") => true,
-                Some("false" | "False") => false,
-                _ => is_annotated,
-            };
-            let remedy = if is_in_injection {
-                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope Namespaces or All it would"
-            } else {
-                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope All it would"
-            };
-            (!asks).then_some(remedy)
-        }
-    }
 }
