@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use sidecar_engine::{State, fingerprint};
 use tracing::{info, warn};
 
-use super::mark::Mark;
+use super::mark::{Lacking, Mark};
 
 /// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
 pub(super) type Key = u64;
@@ -53,6 +53,8 @@ pub(super) struct Without {
     /// What the owner's template said when it was made.
     pub(super) mark: Option<Mark>,
     pub(super) found: Vec<Found>,
+    /// What it is to be made anew for.
+    pub(super) lacking: Option<Lacking>,
 }
 
 /// What it goes without.
@@ -73,13 +75,13 @@ impl Without {
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Found> {
         self.found.iter().filter(|found| found.is_repairable)
     }
+}
 
-    /// A hash of that, the same wherever it is made: names and contents of definitions.
-    pub(super) fn lacking(&self) -> Option<String> {
-        let one = |found: &Found| format!("{} {:08x}\n", found.definition, found.fingerprint);
-        let all: String = self.wanted().map(one).collect();
-        (!all.is_empty()).then(|| format!("{:08x}", fingerprint(&all)))
-    }
+/// A hash of what is to be had by being made anew: names and contents of definitions, the same in every replica.
+pub(super) fn lacking(found: &[Found]) -> Option<Lacking> {
+    let wanted = found.iter().filter(|found| found.is_repairable);
+    let all: Vec<_> = wanted.map(|found| format!("{} {:08x}", found.definition, found.fingerprint)).collect();
+    (!all.is_empty()).then(|| fingerprint(&all.join("\n")))
 }
 
 impl Pods {
@@ -276,6 +278,7 @@ mod tests {
             created: None,
             mark: None,
             found: vec![found],
+            lacking: None,
         }
     }
 

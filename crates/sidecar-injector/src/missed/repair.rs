@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Watchdog;
-use super::mark::{Mark, ONCE};
+use super::mark::{Lacking, Mark, ONCE};
 use super::pods::{Key, Pods, Without, hash};
 use super::watch::{NO_ANSWER, PATIENCE};
 use super::workload::{self, Hindrance, Target};
@@ -61,11 +61,11 @@ pub(super) struct Repairs {
     /// Pods and owners that are left alone for now.
     resting: HashMap<Key, Rest>,
     /// By owner, and what its pods went without.
-    evictions: HashMap<(Key, String), Evictions>,
+    evictions: HashMap<(Key, Lacking), Evictions>,
     /// Whose turn it is, and since when.
     namespace: Option<(String, Instant)>,
     /// What making them anew does not bring to the pods of which owner, as far as it was said.
-    useless: HashMap<Key, String>,
+    useless: HashMap<Key, Lacking>,
 }
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ struct Candidate<'p> {
     key: Key,
     owner_key: Key,
     owner: &'p OwnerReference,
-    lacking: String,
+    lacking: Lacking,
     pod: &'p Without,
 }
 
@@ -152,18 +152,17 @@ impl Repairs {
         let (useless, candidates): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|candidate| self.is_useless(candidate));
         let is_new = |candidate: &Candidate<'_>| {
-            let said = self.useless.insert(candidate.owner_key, candidate.lacking.clone());
-            said.as_ref() != Some(&candidate.lacking)
+            self.useless.insert(candidate.owner_key, candidate.lacking) != Some(candidate.lacking)
         };
         (candidates, useless.into_iter().filter(is_new).collect())
     }
 
     /// Whether it was tried for exactly what this pod goes without, and the pod is what came of it.
     fn is_useless(&self, candidate: &Candidate<'_>) -> bool {
-        let Candidate { owner_key, lacking, pod, .. } = candidate;
+        let Candidate { owner_key, lacking, pod, .. } = *candidate;
         let Some(created) = pod.created else { return false };
         let is_of = |mark: &Mark| mark.is_for(lacking) && mark.is_around(created);
-        let evictions = self.evictions.get(&(*owner_key, lacking.clone()));
+        let evictions = self.evictions.get(&(owner_key, lacking));
         pod.mark.as_ref().is_some_and(is_of) || evictions.is_some_and(|evictions| evictions.made(created))
     }
 
@@ -222,7 +221,7 @@ impl Repairs {
         let Some(newest) = siblings.filter_map(|pod| pod.created).max() else { return };
         let last = SystemTime::now();
         self.evictions
-            .entry((candidate.owner_key, candidate.lacking.clone()))
+            .entry((candidate.owner_key, candidate.lacking))
             .and_modify(|evictions| evictions.last = last)
             .or_insert(Evictions { before: newest, last });
     }
@@ -240,7 +239,7 @@ impl<'p> Candidate<'p> {
     fn new(key: Key, pod: &'p Without) -> Option<Self> {
         // Who made it does not make another one, or makes it in its own time.
         let owner = pod.owner.as_ref().filter(|owner| owner.kind != "Job")?;
-        Some(Candidate { key, owner_key: hash(&owner.uid), owner, lacking: pod.lacking()?, pod })
+        Some(Candidate { key, owner_key: hash(&owner.uid), owner, lacking: pod.lacking?, pod })
     }
 
     async fn make_anew(&self, watchdog: &Watchdog) -> Attempt {
@@ -263,7 +262,7 @@ impl<'p> Candidate<'p> {
                     Err(error) => return self.failed(&error.to_string()),
                 };
                 let (mark, now) = (self.pod.mark.as_ref(), SystemTime::now());
-                match workload::hindrance(&workload.data, mark, &self.lacking, now) {
+                match workload::hindrance(&workload.data, mark, self.lacking, now) {
                     Some(Hindrance::UnderWay(time)) => return Attempt::UnderWay(time),
                     Some(Hindrance::Needs(problem)) => {
                         self.refused(target, problem);
@@ -271,7 +270,7 @@ impl<'p> Candidate<'p> {
                     }
                     None => {}
                 }
-                let mark = Mark::new(&self.lacking);
+                let mark = Mark::new(self.lacking);
                 (Outcome::Restarted, workload::restart(client, namespace, kind, &workload, &mark).await)
             }
         };
@@ -341,7 +340,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use sidecar_engine::State;
 
-    use super::super::pods::Found;
+    use super::super::pods::{Found, lacking};
     use super::*;
 
     fn time(text: &str) -> SystemTime {
@@ -363,18 +362,20 @@ mod tests {
     fn pod(name: &str, created: &str, fingerprint: u32) -> Without {
         let (namespace, name) = name.split_once('/').unwrap();
         let owner = name.split('-').next().unwrap();
+        let found = vec![found("logs", fingerprint)];
         Without {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             owner: Some(OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() }),
             created: Some(time(created)),
             mark: None,
-            found: vec![found("logs", fingerprint)],
+            lacking: lacking(&found),
+            found,
         }
     }
 
-    fn marked(mut pod: Without, at: &str, lacking: Option<String>) -> Without {
-        let lacking = lacking.unwrap_or_default();
+    fn marked(mut pod: Without, at: &str, lacking: Option<Lacking>) -> Without {
+        let lacking = format!("{:08x}", lacking.unwrap());
         let annotations = BTreeMap::from([
             ("sidecar.me/restarted-at".to_owned(), format!("2020-01-01T{at}Z")),
             ("sidecar.me/restarted-for".to_owned(), lacking),
@@ -399,15 +400,15 @@ mod tests {
 
     #[test]
     fn a_restart_for_the_same_is_not_repeated_and_said_once_for_each_owner() {
-        let lacking = pod("a/web-1", "10:00:05", 1).lacking();
-        let of_the_restart = |name| marked(pod(name, "10:00:05", 1), "10:00:00", lacking.clone());
+        let lacking = pod("a/web-1", "10:00:05", 1).lacking;
+        let of_the_restart = |name| marked(pod(name, "10:00:05", 1), "10:00:00", lacking);
         let mut repairs = Repairs::default();
         let all = [
             of_the_restart("a/web-1"),
             of_the_restart("a/web-2"),
             pod("a/web-3", "10:00:05", 1),
-            marked(pod("a/db-1", "10:00:05", 2), "10:00:00", lacking.clone()),
-            marked(pod("a/db-2", "11:00:05", 1), "10:00:00", lacking.clone()),
+            marked(pod("a/db-1", "10:00:05", 2), "10:00:00", lacking),
+            marked(pod("a/db-2", "11:00:05", 1), "10:00:00", lacking),
         ];
         let pods = pods(all);
         let worth: Vec<_> = ["db-1", "db-2", "web-3"].map(str::to_owned).into();
@@ -419,6 +420,7 @@ mod tests {
     fn what_is_not_wanted_or_not_made_again_is_no_candidate() {
         let mut reported = pod("a/web-1", "10:00:00", 1);
         reported.found[0].is_repairable = false;
+        reported.lacking = lacking(&reported.found);
         let bare = Without { owner: None, ..pod("a/bare-1", "10:00:00", 1) };
         let mut job = pod("a/job-1", "10:00:00", 1);
         job.owner.as_mut().unwrap().kind = "Job".to_owned();

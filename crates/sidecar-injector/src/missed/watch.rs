@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use super::Watchdog;
 use super::listing::Listing;
 use super::mark::Mark;
-use super::pods::{Found, Pods, Waiting, Without, key};
+use super::pods::{Found, Pods, Waiting, Without, key, lacking};
 use super::repair::{self, Repairs};
 use crate::sources::watching::Trouble;
 
@@ -194,6 +194,7 @@ impl Watchdog {
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
             created: head.metadata.creation_timestamp.map(|created| time(created.0)),
             mark: Mark::of(&annotations),
+            lacking: lacking(&found),
             found,
         };
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {

@@ -10,7 +10,7 @@ use kube::api::{ApiResource, DynamicObject, EvictParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::mark::Mark;
+use super::mark::{Lacking, Mark};
 
 const FIELD_MANAGER: &str = "sidecar-injector-repair";
 
@@ -78,7 +78,7 @@ pub(super) async fn read(
 pub(super) fn hindrance(
     workload: &Value,
     pod: Option<&Mark>,
-    lacking: &str,
+    lacking: Lacking,
     now: SystemTime,
 ) -> Option<Hindrance> {
     let annotations = workload.pointer("/spec/template/metadata/annotations");
@@ -167,7 +167,7 @@ mod tests {
     /// Of a workload with such annotations in its template.
     fn found(annotations: &Value, pod: Option<&Mark>) -> Option<Hindrance> {
         let workload = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-        hindrance(&workload, pod, "a", now())
+        hindrance(&workload, pod, 0xa, now())
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_a_restart_would_not_change_is_left_alone() {
-        let found = |spec: Value| hindrance(&json!({"spec": spec}), None, "a", now());
+        let found = |spec: Value| hindrance(&json!({"spec": spec}), None, 0xa, now());
         assert!(matches!(found(json!({"paused": true})), Some(Hindrance::Needs(_))));
         assert_eq!(found(json!({"paused": false})), None);
         let strategy = |kind: &str| json!({"updateStrategy": {"type": kind}});
