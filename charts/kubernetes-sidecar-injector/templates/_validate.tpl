@@ -132,10 +132,10 @@ fail less readably on such values asks this first.
     {{- fail (printf "demo.namespace: nothing is injected in %q (webhook.excludedNamespaces)" .Values.demo.namespace) }}
   {{- end }}
 {{- end }}
-{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "DEFINITION_STATUS" "MISSED_PODS" "MAX_REPAIRS_PER_MINUTE" "LEASE" "WEBHOOK_SCOPE" "EXCLUDED_NAMESPACES" "CLIENT_CA_FILE" "CLIENT_NAMES" "METRICS_PORT" "EVENTS" "SELF_PROBE_NAMESPACE" "SELF_PROBE_INTERVAL" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
+{{- $own := list "HTTPS_ENABLED" "HTTPS_PORT" "TLS_CERT_FILE" "TLS_PRIVATE_KEY_FILE" "CERTIFICATE_NAMES" "CERTIFICATE_SECRET" "MUTATING_WEBHOOK_CONFIGURATION" "VALIDATING_WEBHOOK_CONFIGURATION" "CA_LIFETIME" "CERTIFICATE_LIFETIME" "CA_PROPAGATION" "CA_OVERLAP" "DEFINITIONS" "DEFINITION_RESOURCES" "DEFINITION_STATUS" "MISSED_PODS" "MAX_REPAIRS_PER_MINUTE" "LEASE" "WEBHOOK_SCOPE" "WEBHOOK_NAMESPACE_SELECTOR" "EXCLUDED_NAMESPACES" "CLIENT_CA_FILE" "CLIENT_NAMES" "METRICS_PORT" "EVENTS" "SELF_PROBE_NAMESPACE" "SELF_PROBE_INTERVAL" "LOG_LEVEL" "LOG_FORMAT" "SHUTDOWN_DELAY" "DRAIN_TIMEOUT" }}
 {{- range .Values.extraEnv }}
   {{- if has .name $own }}
-    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, definitionStatus, missedPods, webhook.scope, webhook.excludedNamespaces, webhook.clientVerification, metrics, events, selfProbe, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
+    {{- fail (printf "extraEnv must not have %s: the chart sets it; use the value for it (containerPort, certificates, definitions, definitionResources, definitionStatus, missedPods, webhook.scope, webhook.namespaceSelector, webhook.excludedNamespaces, webhook.clientVerification, metrics, events, selfProbe, logging, shutdownDelaySeconds, terminationGracePeriodSeconds)" .name) }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -45,6 +45,9 @@ pub struct Definition {
     pub metadata: Metadata,
     /// What to inject into which pods.
     pub spec: DefinitionSpec,
+    /// Of the whole `spec`, as it is written: to tell whether it has changed.
+    #[serde(skip)]
+    pub fingerprint: u32,
 }
 
 /// The two kinds of definitions.

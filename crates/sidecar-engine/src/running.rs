@@ -29,6 +29,8 @@ pub struct Standing<'e> {
     pub would_be_injected: bool,
     /// Whether the definition wants pods without it to be made anew.
     pub repairs: bool,
+    /// Of the definition as it is now.
+    pub fingerprint: u32,
 }
 
 /// What a pod has of a definition.
@@ -94,6 +96,7 @@ impl Engine {
             detail: decision.detail,
             would_be_injected: decision.reason == Reason::Injected || state == State::Outdated,
             repairs: definition.is_some_and(Compiled::repairs_missed_pods),
+            fingerprint: definition.map(|definition| definition.fingerprint).unwrap_or_default(),
         })
     }
 }
@@ -154,6 +157,20 @@ mod tests {
         let without_volume = whole.replace(r#""volumes":[{"name":"logs","emptyDir":{}}],"#, "");
         assert_eq!(state(&engine, &without_volume), [(State::Outdated, Reason::Injected)]);
         assert_eq!(state(&engine, r#"{"spec":{"containers":[{"name":"app"}]}}"#), []);
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_what_the_author_wrote() {
+        let fingerprint = |text: &str| {
+            let engine = engine(&[text]);
+            let standings = engine.standings(&pod(""), &Namespace::unknown("default")).unwrap();
+            standings[0].fingerprint
+        };
+        // Whatever compiles it, and whenever: it is written into objects.
+        assert_eq!(fingerprint(PLAIN), 0xb09d_895c);
+        let labelled = PLAIN.replace("metadata: {name", "metadata: {labels: {a: b}, name");
+        assert_eq!(fingerprint(&labelled), fingerprint(PLAIN));
+        assert_ne!(fingerprint(&PLAIN.replace("logs:2", "logs:3")), fingerprint(PLAIN));
     }
 
     #[test]

@@ -8,24 +8,29 @@
 //!
 //! One replica does this. Nothing that answers a review waits for it.
 
+mod asked;
+mod listing;
+mod mark;
 mod metrics;
 mod pods;
 mod repair;
 mod watch;
+mod workload;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch as channel;
 use tokio::time::sleep;
 
-use crate::arguments::{MissedPodsArguments, MissedPodsMode, WebhookScope};
+use crate::arguments::{MissedPodsArguments, MissedPodsMode};
 use crate::serve::events::Events;
 use crate::sources::Store;
 use crate::sources::namespaces::NamespaceMap;
 use crate::sources::readiness::Readiness;
+use asked::Asked;
 use metrics::Metrics;
 
 /// How often it is looked whether everything is loaded.
@@ -36,10 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub(crate) struct Settings {
     /// How many owners are restarted in a minute; none: they are only reported.
     repairs_per_minute: Option<u32>,
-    /// Which pods the API server asks about, where that is known.
-    scope: Option<WebhookScope>,
-    /// The namespace of the Lease, which is the injector's own.
-    own_namespace: Option<String>,
+    asked: Asked,
 }
 
 /// Looks for them.
@@ -64,8 +66,12 @@ impl Settings {
             MissedPodsMode::Report => None,
             MissedPodsMode::Repair => Some(arguments.max_repairs_per_minute),
         };
-        let own_namespace = arguments.lease.as_ref().map(|lease| lease.namespace.clone());
-        Some(Settings { repairs_per_minute, scope: arguments.webhook_scope, own_namespace })
+        let asked = Asked {
+            scope: arguments.webhook_scope,
+            namespaces: arguments.webhook_namespace_selector.clone(),
+            own_namespace: arguments.lease.as_ref().map(|lease| lease.namespace.clone()),
+        };
+        Some(Settings { repairs_per_minute, asked })
     }
 
     /// The metrics of what is found, before anything is.
@@ -78,7 +84,6 @@ impl Watchdog {
     /// Looks whenever this replica leads, as long as it is polled.
     pub(crate) async fn run(mut self) {
         let mut changes = self.definitions.changes();
-        let mut ready_since = None;
         loop {
             self.metrics.show(&self.definitions.current().engine, std::iter::empty());
             tokio::select! {
@@ -89,9 +94,8 @@ impl Watchdog {
             while self.readiness.reason().is_some() {
                 sleep(LOOK_AGAIN).await;
             }
-            let ready_since = *ready_since.get_or_insert_with(SystemTime::now);
             tokio::select! {
-                () = watch::follow(&self, ready_since) => {}
+                () = watch::follow(&self) => {}
                 () = end(self.leading.clone()) => {}
             }
         }

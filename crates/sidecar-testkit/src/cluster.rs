@@ -240,6 +240,11 @@ impl Cluster {
         Ok((control_plane.api_address(), control_plane.api_port()))
     }
 
+    /// Where etcd takes requests, over plain HTTP. Not for external clusters.
+    pub fn etcd(&self) -> Result<(Ipv4Addr, u16)> {
+        Ok((Ipv4Addr::LOCALHOST, self.parts()?.control_plane.etcd_port()))
+    }
+
     /// Runs kubectl in the root of the repository.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<CommandOutput> {
         self.run("kubectl", HelmVersion::Four, arguments, None).await

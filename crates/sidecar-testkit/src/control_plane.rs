@@ -51,6 +51,7 @@ pub(crate) struct ControlPlane {
     api_server: Mutex<Option<Process>>,
     api_launch: Launch,
     etcd: Process,
+    etcd_port: u16,
     controllers: Option<Process>,
 }
 
@@ -122,6 +123,7 @@ impl ControlPlane {
             api_server: Mutex::new(Some(api_server)),
             api_launch,
             etcd,
+            etcd_port,
             controllers: None,
         };
         let (url, admin) = (control_plane.url(), control_plane.kubeconfig());
@@ -145,6 +147,10 @@ impl ControlPlane {
 
     pub(crate) fn api_port(&self) -> u16 {
         self.api_port
+    }
+
+    pub(crate) fn etcd_port(&self) -> u16 {
+        self.etcd_port
     }
 
     pub(crate) fn keys(&self) -> &Keys {

@@ -55,6 +55,21 @@ fn labels_and_annotations_are_on_every_object() {
 }
 
 #[test]
+fn who_looks_for_missed_pods_knows_which_ones_are_asked_about() {
+    let known = |arguments: &[&str]| {
+        let objects = render(INJECTOR, INJECTOR, arguments);
+        let container = &pod_spec(&objects)["containers"][0];
+        env(container)
+            .get("WEBHOOK_NAMESPACE_SELECTOR")
+            .map(|value| serde_json::from_str::<Value>(value).unwrap())
+    };
+    assert_eq!(known(&[]), None);
+    let selector = known(&["--set=webhook.namespaceSelector.matchLabels.team=a"]);
+    assert_eq!(selector, Some(json!({"matchLabels": {"team": "a"}})));
+    assert_eq!(known(&["--set=webhook.namespaceSelector.matchLabels.team=a,missedPods.mode=off"]), None);
+}
+
+#[test]
 fn an_autoscaler_owns_the_number_of_pods() {
     let objects = render(INJECTOR, INJECTOR, &["--set=autoscaling.enabled=true,replicas=1"]);
     assert!(of_kind(&objects, "Deployment")["spec"].get("replicas").is_none(), "two owners of one field");

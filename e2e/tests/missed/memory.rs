@@ -1,112 +1,211 @@
-//! How much memory it takes to watch many pods. Measured by hand:
-//! `PODS=50000 cargo test --package e2e --test missed memory -- --ignored --nocapture`
+//! How much memory it takes to watch many pods: of those that no definition is meant for, none.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Range;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use e2e::labelled_pod;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, PostParams};
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sidecar_testkit::{Cluster, Options, Tier};
 
-/// Of every ten pods so many are what a definition is meant for, and have it.
-const SHARES: [usize; 2] = [1, 10];
+const PODS: usize = 50_000;
 
-/// How long all that is looked at.
-const LIMIT: Duration = Duration::from_mins(3);
+/// Of so many pods one is meant, where not all are.
+const SHARE: usize = 10;
 
-/// An injector that reports; its log, line by line.
-fn start(cluster: &Cluster) -> (Child, std::sync::mpsc::Receiver<Value>) {
+/// What etcd takes at once.
+const BATCH: usize = 128;
+
+/// How long the injector may be silent.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// How many characters of a uid are a number here.
+const NUMBER: usize = 8;
+
+/// How much more memory an injector may have at most than at its start, in KiB: nearly twice what it takes. The metadata of all
+/// pods would be ten times as much.
+const LIMIT: u64 = 48 << 10;
+
+/// etcd, by its gateway for HTTP.
+struct Etcd((Ipv4Addr, u16));
+
+impl Etcd {
+    fn ask(&self, path: &str, question: &Value) -> Result<Value> {
+        let mut stream = TcpStream::connect(self.0)?;
+        let body = question.to_string();
+        write!(stream, "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("not HTTP")?;
+        ensure!(head.contains(" 200 "), "{answer}");
+        Ok(serde_json::from_str(body)?)
+    }
+
+    /// An object as the API server has stored it.
+    fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let answer = self.ask("/v3/kv/range", &json!({"key": STANDARD.encode(key)}))?;
+        let value = answer["kvs"][0]["value"].as_str().with_context(|| format!("no {key}"))?;
+        Ok(STANDARD.decode(value)?)
+    }
+
+    fn put(&self, entries: &[(String, Vec<u8>)]) -> Result<()> {
+        let puts = entries.iter().map(|(key, value)| {
+            json!({"requestPut": {"key": STANDARD.encode(key), "value": STANDARD.encode(value)}})
+        });
+        self.ask("/v3/kv/txn", &json!({"success": puts.collect::<Vec<_>>()})).map(drop)
+    }
+}
+
+/// A pod, with as much metadata as pods have that a controller makes.
+fn pod(name: &str, meant: &str) -> Value {
+    let text = "a text of some length, as controllers and meshes and scanners leave it behind; ".repeat(4);
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "app.kubernetes.io/name": "web", "app.kubernetes.io/instance": "web", "pod-template-hash": "7695d9cf",
+                "meant": meant,
+            },
+            "annotations": {"example.com/configuration": text, "sidecar.me/inject": ","},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7695d9cf", "controller": true,
+                "uid": "11111111-2222-3333-4444-555555555555",
+            }],
+        },
+        "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+    })
+}
+
+/// What the API server has stored of a pod, to be copied under other names.
+struct Model {
+    stored: Vec<u8>,
+    /// Where its name and its uid stand.
+    names: Vec<Range<usize>>,
+    uids: Vec<Range<usize>>,
+}
+
+impl Model {
+    /// Creates a pod by the API.
+    async fn create(cluster: &Cluster, etcd: &Etcd, meant: &str) -> Result<Self> {
+        let name = name(meant);
+        let input = pod(&name, meant).to_string();
+        let created = cluster.kubectl_with_input(&["create", "-f", "-", "-o", "json"], &input).await?;
+        let created: Value = serde_json::from_str(&created.checked()?)?;
+        let uid = created["metadata"]["uid"].as_str().context("no uid")?;
+        let stored = etcd.get(&key(&name))?;
+        let places = |text: &str| -> Vec<_> {
+            let starts = 0..stored.len() - text.len();
+            let ranges = starts.map(|start| start..start + text.len());
+            ranges.filter(|range| stored[range.clone()] == *text.as_bytes()).collect()
+        };
+        let (names, uids) = (places(&name), places(&uid[..NUMBER]));
+        ensure!(!names.is_empty() && uids.len() == 1, "{names:?} {uids:?}");
+        Ok(Model { stored, names, uids })
+    }
+
+    fn copy(&self, number: usize) -> (String, Vec<u8>) {
+        let name = name(&number.to_string());
+        let mut copy = self.stored.clone();
+        for range in &self.names {
+            copy[range.clone()].copy_from_slice(name.as_bytes());
+        }
+        for range in &self.uids {
+            copy[range.clone()].copy_from_slice(format!("{number:0NUMBER$x}").as_bytes());
+        }
+        (key(&name), copy)
+    }
+}
+
+fn name(end: &str) -> String {
+    format!("web-7695d9cf-{end:0>5}")
+}
+
+fn key(name: &str) -> String {
+    format!("/registry/pods/default/{name}")
+}
+
+/// Two pods by the API, and the others as copies of them.
+async fn fill(cluster: &Cluster) -> Result<()> {
+    let etcd = Etcd(cluster.etcd()?);
+    let (meant, not_meant) =
+        (Model::create(cluster, &etcd, "yes").await?, Model::create(cluster, &etcd, "not").await?);
+    let model = |number: &usize| if number.is_multiple_of(SHARE) { &meant } else { &not_meant };
+    // Those two are the first.
+    let numbers: Vec<_> = (0..PODS).filter(|number| !matches!(number, 0 | 1)).collect();
+    for batch in numbers.chunks(BATCH) {
+        let copies: Vec<_> = batch.iter().map(|number| model(number).copy(*number)).collect();
+        etcd.put(&copies)?;
+    }
+    Ok(())
+}
+
+/// Resident memory at most so far, in KiB.
+fn peak(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// How much more an injector has at most than at its start, in KiB, when it has listed all pods; and how many it looks at.
+fn measure(cluster: &Cluster, definitions: &Path) -> (u64, u64) {
     let mut child = Command::new(e2e::injector_binary().unwrap())
         .arg("serve")
         .envs([("HTTP_PORT", "0"), ("MISSED_PODS", "report"), ("LOG_FORMAT", "json")])
+        .envs([("LOG_LEVEL", "sidecar_injector=debug"), ("WATCH_NAMESPACES", "true")])
+        .env("DEFINITIONS", definitions)
         .env("KUBECONFIG", cluster.kubeconfig())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let stderr = child.stderr.take().unwrap();
-    let (lines, log) = std::sync::mpsc::channel();
+    let (lines, log) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let _ = lines.send(serde_json::from_str(&line).unwrap_or_default());
+            let _ = lines.send(serde_json::from_str::<Value>(&line).unwrap_or_default());
         }
     });
-    (child, log)
-}
-
-/// Resident memory now, and at most so far, in KiB.
-fn memory(child: &Child) -> [u64; 2] {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    ["VmRSS:", "VmHWM:"].map(|field| {
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    })
+    let wait = |event: &str| loop {
+        let line = log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {event}"));
+        if line["event"] == event {
+            break line;
+        }
+    };
+    wait("serving");
+    let start = peak(&child);
+    let concerned = wait("pods_listed")["concerned"].as_u64().unwrap();
+    let end = peak(&child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (end - start, concerned)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and asserts nothing"]
-async fn watching_many_pods() {
-    let wanted: usize = std::env::var("PODS").map_or(50_000, |pods| pods.parse().unwrap());
+async fn of_pods_that_no_definition_is_meant_for_nothing_is_kept() {
     let cluster = Cluster::start(Tier::Api, Options::default()).await.unwrap();
-    for share in SHARES {
-        let started = Instant::now();
-        let mut tasks = Vec::new();
-        for task in 0..24 {
-            let pods: Api<Pod> = Api::namespaced(cluster.client().unwrap(), "default");
-            tasks.push(tokio::spawn(async move {
-                for number in (task..wanted).step_by(24) {
-                    let is_meant = number % 10 < share;
-                    // Those of the first share are there already.
-                    if share > SHARES[0] && number % 10 < SHARES[0] {
-                        continue;
-                    }
-                    let mut pod = labelled_pod(&format!("web-{share}-7695d9cf-{number:06}"));
-                    if is_meant {
-                        let curl = json!({
-                            "name": "curl", "image": "yauritux/busybox-curl:latest", "imagePullPolicy": "IfNotPresent",
-                            "command": ["/bin/sh", "-ec", "while :; do echo '.'; sleep 5 ; done"],
-                        });
-                        pod["spec"]["containers"].as_array_mut().unwrap().push(curl);
-                    } else {
-                        pod["metadata"]["labels"] = json!({"app": "web", "pod-template-hash": "7695d9cf"});
-                    }
-                    let pod: Pod = serde_json::from_value(pod).unwrap();
-                    pods.create(&PostParams::default(), &pod).await.unwrap();
-                }
-            }));
-        }
-        for task in tasks {
-            task.await.unwrap();
-        }
-        eprintln!("{share} of ten: pods created in {:.0?}", started.elapsed());
-        let (mut child, log) = start(&cluster);
-        let before = loop {
-            let line = log.recv_timeout(Duration::from_mins(1)).unwrap();
-            if line["event"] == "serving" {
-                break memory(&child);
-            }
-        };
-        let started = Instant::now();
-        // Looking takes a second for 50 of them; that it is not over yet takes more memory, not less.
-        let looked_at = loop {
-            match log.recv_timeout(LIMIT.saturating_sub(started.elapsed())) {
-                Ok(line) if line["event"] == "missed_pods" => break line,
-                Ok(_) => {}
-                Err(_) => break Value::Null,
-            }
-        };
-        let after = memory(&child);
-        eprintln!(
-            "{share} of ten: {} KiB at the start, {} KiB after {:.0?}, {} KiB at most: {looked_at}",
-            before[0],
-            after[0],
-            started.elapsed(),
-            after[1]
+    let started = Instant::now();
+    fill(&cluster).await.unwrap();
+    eprintln!("{PODS} pods in {:.1?}", started.elapsed());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("definition.yaml");
+    for (selector, expected) in [("{matchLabels: {meant: 'yes'}}", PODS / SHARE), ("{}", PODS)] {
+        let definition = format!(
+            "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: logs}}\n\
+             spec:\n  selector: {{podSelector: {selector}}}\n  \
+             inject: {{spec: {{containers: [{{name: logs, image: logs}}]}}}}\n"
         );
-        child.kill().unwrap();
-        child.wait().unwrap();
+        std::fs::write(&file, definition).unwrap();
+        let started = Instant::now();
+        let (more, concerned) = measure(&cluster, &file);
+        eprintln!("{concerned} concerned: {more} KiB more, after {:.1?}", started.elapsed());
+        assert_eq!(usize::try_from(concerned).unwrap(), expected);
+        assert!(more < LIMIT, "{more} KiB more with {concerned} of {PODS} pods");
     }
     cluster.stop().await.unwrap();
 }

@@ -1,8 +1,8 @@
 //! Pods that run without their sidecar: found, named, and repaired where their definition wants that.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{Installation, container_names, wait_for};
@@ -11,6 +11,12 @@ use serde_json::{Value, json};
 const DEPLOYMENT: &str = "deployment/kubernetes-sidecar-injector";
 const LEASE: [&str; 3] = ["lease/kubernetes-sidecar-injector", "-n", "default"];
 const METRICS_PORT: u16 = 9797;
+
+/// The API server asks about no pod with the label `vain`, which nobody but its author knows.
+const NEVER_ASKED: &str = r#"{"name": "not-vain", "expression": "!has(object.metadata.labels) || !(\"vain\" in object.metadata.labels)"}"#;
+
+/// Nor about those of namespaces with the label `private`.
+const LEFT_OUT: &str = r#"{"matchExpressions": [{"key": "private", "operator": "DoesNotExist"}]}"#;
 
 /// Of one container for the pods with a label `case` of its name, which ask for it as the chart's default scope wants.
 fn definition(name: &str, image: &str, missed_pods: &str) -> Value {
@@ -41,10 +47,14 @@ fn pod(name: &str, case: &str) -> Value {
 }
 
 fn workload(kind: &str, name: &str, case: &str, replicas: u32) -> Value {
-    json!({
+    let mut workload = json!({
         "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template(name, case)},
-    })
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template(name, case)},
+    });
+    if kind != "DaemonSet" {
+        workload["spec"]["replicas"] = replicas.into();
+    }
+    workload
 }
 
 /// The injector with what this is about switched on, and a namespace.
@@ -59,7 +69,8 @@ impl Trial {
         at.shell(&format!(
             "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default \
              --reuse-values --set missedPods.mode=repair,missedPods.maxRepairsPerMinute=60,shutdownDelaySeconds=1 \
-             --set metrics.port={METRICS_PORT}"
+             --set metrics.port={METRICS_PORT} --set-json 'webhook.matchConditions=[{NEVER_ASKED}]' \
+             --set-json 'webhook.namespaceSelector={LEFT_OUT}'"
         ))
         .await?;
         at.wait_until_injecting().await?;
@@ -68,7 +79,11 @@ impl Trial {
     }
 
     async fn apply(&self, object: &Value) -> Result<()> {
-        let arguments = ["apply", "-n", &self.namespace, "-f", "-"];
+        self.apply_in(&self.namespace, object).await
+    }
+
+    async fn apply_in(&self, namespace: &str, object: &Value) -> Result<()> {
+        let arguments = ["apply", "-n", namespace, "-f", "-"];
         self.at.cluster.kubectl_with_input(&arguments, &object.to_string()).await?.checked()?;
         Ok(())
     }
@@ -130,10 +145,23 @@ impl Trial {
     }
 
     async fn pods(&self, app: &str) -> Result<Vec<Value>> {
-        let list = self.at.get(&["pods", "-n", &self.namespace, "-l", &format!("app={app}")]).await?;
+        self.pods_in(&self.namespace, app).await
+    }
+
+    async fn pods_in(&self, namespace: &str, app: &str) -> Result<Vec<Value>> {
+        let list = self.at.get(&["pods", "-n", namespace, "-l", &format!("app={app}")]).await?;
         let mut pods = list["items"].as_array().cloned().unwrap_or_default();
         pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         Ok(pods)
+    }
+
+    /// Waits until all of an owner's pods have these containers.
+    async fn wait_for_containers(&self, namespace: &str, app: &str, expected: &str) -> Result<()> {
+        wait_for(&format!("pods of {app} with {expected}"), async || {
+            let pods = self.pods_in(namespace, app).await?;
+            Ok(!pods.is_empty() && pods.iter().all(|pod| container_names(pod) == expected))
+        })
+        .await
     }
 
     async fn holder(&self) -> Result<String> {
@@ -171,6 +199,9 @@ async fn run(trial: &Trial) -> Result<()> {
     made_while_nobody_answers(trial).await?;
     they_are_named(trial).await?;
     they_are_repaired(trial).await?;
+    what_would_change_nothing_is_left_alone(trial).await?;
+    made_while_the_leader_lived(trial).await?;
+    made_where_nobody_asks(trial).await?;
     older_versions_are_named(trial).await?;
     another_replica_goes_on(trial).await
 }
@@ -179,13 +210,21 @@ async fn made_while_nobody_answers(trial: &Trial) -> Result<()> {
     trial.apply(&definition("repaired", "a:1", "Repair")).await?;
     trial.apply(&definition("reported", "a:1", "Report")).await?;
     trial.scale(0).await?;
+    let mut manual = workload("StatefulSet", "manual", "repaired", 1);
+    manual["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+    let mut vain = workload("Deployment", "vain", "repaired", 1);
+    vain["spec"]["template"]["metadata"]["labels"]["vain"] = "yes".into();
     for object in [
         pod("bare", "repaired"),
         pod("over", "repaired"),
         workload("Deployment", "web", "repaired", 1),
         workload("ReplicaSet", "set", "repaired", 2),
         workload("ReplicaSet", "guarded", "repaired", 1),
+        workload("StatefulSet", "state", "repaired", 1),
+        workload("DaemonSet", "daemon", "repaired", 1),
         workload("Deployment", "left", "reported", 1),
+        manual,
+        vain,
         json!({
             "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "guarded"},
             "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
@@ -196,7 +235,8 @@ async fn made_while_nobody_answers(trial: &Trial) -> Result<()> {
     let mut unasked = pod("unasked", "reported");
     unasked["metadata"]["annotations"] = json!({});
     trial.apply(&unasked).await?;
-    for (app, count) in [("bare", 1), ("over", 1), ("web", 1), ("set", 2), ("guarded", 1), ("left", 1)] {
+    let ones = ["bare", "over", "web", "guarded", "state", "daemon", "left", "manual", "vain"];
+    for (app, count) in ones.map(|app| (app, 1)).into_iter().chain([("set", 2)]) {
         wait_for(&format!("{count} pods of {app}"), async || {
             let pods = trial.pods(app).await?;
             Ok(pods.len() == count && pods.iter().all(|pod| pod["status"]["phase"] == "Running"))
@@ -205,13 +245,11 @@ async fn made_while_nobody_answers(trial: &Trial) -> Result<()> {
     }
     let over = ["patch", "pod", "over", "-n", "missed", "--subresource=status", "--type=merge", "-p"];
     trial.at.kubectl(&[&over[..], &[r#"{"status":{"phase":"Succeeded"}}"#]].concat()).await?;
-    // Times in objects are whole seconds: what is made in the second in which the injector starts could be either.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     trial.scale(2).await
 }
 
 async fn they_are_named(trial: &Trial) -> Result<()> {
-    for app in ["bare", "web", "set", "guarded"] {
+    for app in ["bare", "web", "set", "guarded", "state", "daemon", "manual", "vain"] {
         trial.wait_until_said(app, "repaired NotInjected").await?;
     }
     trial.wait_until_said("left", "reported NotInjected").await?;
@@ -236,7 +274,12 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
     .await?;
     let web = trial.at.get(&["deployment", "web", "-n", "missed"]).await?;
     let annotations = &web["spec"]["template"]["metadata"]["annotations"];
-    ensure!(annotations["sidecar.me/restarted-at"].is_string(), "{annotations}");
+    for mark in ["restarted-at", "restarted-for"] {
+        ensure!(annotations[format!("sidecar.me/{mark}")].is_string(), "{annotations}");
+    }
+    for app in ["state", "daemon"] {
+        trial.wait_for_containers("missed", app, "app repaired").await?;
+    }
     wait_for("new pods of the ReplicaSet", async || {
         let pods = trial.pods("set").await?;
         Ok(pods.len() == 2 && pods.iter().all(|pod| container_names(pod) == "app repaired"))
@@ -246,15 +289,65 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
         Ok(trial.logged("repair_refused")?.iter().any(|line| text(line, "target").starts_with("Pod/guarded")))
     })
     .await?;
-    // What is not fine, and stays: the bare one, the guarded one.
-    trial.wait_for_metric("missing_injections", "definition=\"repaired\"", 2.0).await?;
-    for app in ["bare", "guarded", "left", "unasked"] {
+    // It was tried, and is not tried again.
+    trial.wait_for_metric("repairs_total", "result=\"useless\"", 1.0).await?;
+    let useless = trial.logged("repair_useless")?;
+    ensure!(useless.len() == 1 && text(&useless[0], "owner").starts_with("ReplicaSet/vain"), "{useless:?}");
+    // What is not fine, and stays: bare, guarded, manual, and the vain one.
+    trial.wait_for_metric("missing_injections", "definition=\"repaired\"", 4.0).await?;
+    for app in ["bare", "guarded", "left", "unasked", "manual", "vain"] {
         let pods = trial.pods(app).await?;
         ensure!(pods.len() == 1 && container_names(&pods[0]) == "app", "{app}: {pods:?}");
     }
     let repaired: Vec<_> = trial.logged("pod_repaired")?;
-    ensure!(repaired.len() == 3, "one Deployment and two pods: {repaired:?}");
+    let targets: BTreeSet<_> = repaired.iter().map(|line| text(line, "target")).collect();
+    let workloads = ["DaemonSet/daemon", "Deployment/vain", "Deployment/web", "StatefulSet/state"];
+    ensure!(repaired.len() == 6 && workloads.iter().all(|one| targets.contains(one)), "{repaired:?}");
     trial.wait_for_metric("repairs_total", "result=\"evicted\"", 2.0).await
+}
+
+async fn what_would_change_nothing_is_left_alone(trial: &Trial) -> Result<()> {
+    let refused = trial.logged("repair_refused")?;
+    let manual: Vec<_> = refused.iter().filter(|line| text(line, "target") == "StatefulSet/manual").collect();
+    ensure!(manual.len() == 1 && text(manual[0], "problem").contains("OnDelete"), "{refused:?}");
+    let manual = trial.at.get(&["statefulset", "manual", "-n", "missed"]).await?;
+    ensure!(manual["metadata"]["generation"] == 1, "{manual}");
+    Ok(())
+}
+
+/// Whatever else was there meanwhile: who was missed is made anew.
+async fn made_while_the_leader_lived(trial: &Trial) -> Result<()> {
+    let dry_run = async |expected: &str| {
+        wait_for(expected, async || {
+            let pod = trial.at.create(&pod("asked", "repaired"), &["-n", "late", "--dry-run=server"]).await?;
+            Ok(container_names(&pod) == expected)
+        })
+        .await
+    };
+    trial.at.kubectl(&["create", "namespace", "late"]).await?;
+    trial.at.kubectl(&["label", "namespace", "late", "sidecar.me/inject=false"]).await?;
+    dry_run("app").await?;
+    trial.apply_in("late", &workload("Deployment", "late", "repaired", 1)).await?;
+    trial.wait_for_containers("late", "late", "app").await?;
+    trial.at.kubectl(&["label", "namespace", "late", "sidecar.me/inject-"]).await?;
+    dry_run("app repaired").await?;
+    // Changes of namespaces are noticed after a while, those of pods at once.
+    trial.at.kubectl(&["annotate", "pods", "-n", "late", "-l", "app=late", "touched=yes"]).await?;
+    trial.wait_for_containers("late", "late", "app repaired").await
+}
+
+async fn made_where_nobody_asks(trial: &Trial) -> Result<()> {
+    trial.at.kubectl(&["create", "namespace", "private"]).await?;
+    trial.at.kubectl(&["label", "namespace", "private", "private=yes"]).await?;
+    trial.apply_in("private", &workload("Deployment", "secluded", "repaired", 1)).await?;
+    trial.wait_until_said("secluded", "repaired NotAsked").await?;
+    let lines = trial.logged("pod_missed")?;
+    let line = lines.iter().find(|line| text(line, "pod").starts_with("secluded"));
+    ensure!(
+        line.is_some_and(|line| text(line, "message").contains("label private must not be there")),
+        "{line:?}"
+    );
+    Ok(())
 }
 
 async fn older_versions_are_named(trial: &Trial) -> Result<()> {

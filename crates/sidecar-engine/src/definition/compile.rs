@@ -24,6 +24,7 @@ pub struct Compiled {
     pub(crate) failure_policy: FailurePolicy,
     pub(crate) on_conflict: OnConflict,
     missed_pods: MissedPods,
+    pub(crate) fingerprint: u32,
     pub(crate) selector: CompiledSelector,
     pub(crate) parameters: Parameters,
     /// A pod with what is to be merged into it: `metadata` and `spec`.
@@ -90,7 +91,7 @@ impl Compiled {
     /// # Errors
     /// All that is wrong with the definition.
     pub fn new(definition: Definition) -> Result<Self, Vec<Problem>> {
-        let Definition { api_version: _, kind, metadata, spec } = definition;
+        let Definition { api_version: _, kind, metadata, spec, fingerprint } = definition;
         let DefinitionSpec {
             selector,
             parameters,
@@ -133,6 +134,7 @@ impl Compiled {
             failure_policy,
             on_conflict,
             missed_pods,
+            fingerprint,
             selector,
             parameters,
             inject,

@@ -56,7 +56,7 @@ impl LabelSelector {
 
     /// The first condition that does not hold, for people: `label app must be "web"`. Without the value that is there
     /// instead, which is whoever's labels they are.
-    pub(crate) fn mismatch<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> Option<String> {
+    pub fn mismatch<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> Option<String> {
         let mut labels = self.match_labels.iter();
         if let Some((key, value)) = labels.find(|(key, value)| label(key) != Some(value.as_str())) {
             return Some(format!("label {key} must be {value:?}"));

@@ -8,6 +8,7 @@ use super::places::{Lines, Part, Places};
 use super::problem::Step;
 use super::sections::{self, Section};
 use super::{Compiled, Definition, FieldPath, Kind, Place, Problem, ProblemCode, references, strict};
+use crate::fingerprint::fingerprint;
 use crate::json::Json;
 use crate::yaml::{self, Help};
 
@@ -213,7 +214,10 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
     problems.retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
     let definition = serde_json::from_str::<Definition>(&json.to_string());
     match definition {
-        Ok(definition) if problems.is_empty() => return Ok(definition),
+        Ok(definition) if problems.is_empty() => {
+            let written = json.get("spec").map(Json::to_string).unwrap_or_default();
+            return Ok(Definition { fingerprint: fingerprint(&written), ..definition });
+        }
         // Good enough to be compiled: what is wrong with its expressions is said at the same time.
         Ok(definition) => {
             let mut more = Compiled::new(definition).err().unwrap_or_default();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::printable;
 use crate::decision::{Decision, Reason};
+use crate::fingerprint::fingerprint;
 
 /// A pod may get, or miss, a thousand sidecars.
 const VALUE_LENGTH: usize = 400;
@@ -22,7 +23,7 @@ pub(super) fn annotations(decisions: &[Decision<'_>], denied: bool) -> BTreeMap<
         ("missed", join(missed.map(ToString::to_string), "; ")),
     ] {
         if let Some(value) = value {
-            annotations.insert(format!("{topic}-{:08x}", hash(&value)), value);
+            annotations.insert(format!("{topic}-{:08x}", fingerprint(&value)), value);
         }
     }
     annotations
@@ -41,9 +42,4 @@ fn join(parts: impl Iterator<Item = String>, separator: &str) -> Option<String> 
         text.push_str(&part);
     }
     (!text.is_empty()).then(|| printable(&text, VALUE_LENGTH))
-}
-
-/// FNV-1a: the same in every version of every replica, which the standard library does not promise of its own.
-fn hash(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

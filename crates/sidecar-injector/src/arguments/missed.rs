@@ -1,6 +1,7 @@
 //! Pods that run without their sidecar, and which replica looks for them.
 
 use clap::{Args, ValueEnum};
+use sidecar_engine::definition::LabelSelector;
 
 #[derive(Debug, Args)]
 pub(crate) struct MissedPodsArguments {
@@ -22,6 +23,9 @@ pub(crate) struct MissedPodsArguments {
     /// Which pods the API server asks about (the chart's `webhook.scope`), to say which ones it does not
     #[arg(long, env = "WEBHOOK_SCOPE", value_name = "SCOPE")]
     pub(crate) webhook_scope: Option<WebhookScope>,
+    /// Which namespaces it asks about, as a label selector in JSON (the chart's `webhook.namespaceSelector`) [default: all]
+    #[arg(long, env = "WEBHOOK_NAMESPACE_SELECTOR", value_name = "JSON", value_parser = selector)]
+    pub(crate) webhook_namespace_selector: Option<LabelSelector>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +54,10 @@ pub(crate) enum WebhookScope {
 pub(crate) struct LeaseName {
     pub(crate) namespace: String,
     pub(crate) name: String,
+}
+
+fn selector(text: &str) -> Result<LabelSelector, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn lease(text: &str) -> Result<LeaseName, String> {

@@ -5,33 +5,40 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use sidecar_engine::State;
+use sidecar_engine::{State, fingerprint};
 use tracing::{info, warn};
 
-/// A pod by the hash of its uid: of 50,000 that are fine nothing else is kept but the hash of what they said.
-pub(super) type PodKey = u64;
+use super::mark::{Lacking, Mark};
+
+/// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
+pub(super) type Key = u64;
+
+/// At most so many problems are told from each other.
+const PROBLEMS: usize = 32;
 
 /// All pods that a definition may be meant for.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
     /// With the version of them that was looked at, or will be.
-    known: HashMap<PodKey, u64>,
-    without: HashMap<PodKey, Without>,
+    known: HashMap<Key, u64>,
+    without: HashMap<Key, Without>,
     waiting: VecDeque<Waiting>,
-    queued: HashSet<PodKey>,
+    queued: HashSet<Key>,
     /// What a new list has had so far.
-    listed: Option<HashSet<PodKey>>,
+    listed: Option<HashSet<Key>>,
     /// Counted up when definitions change: everything is looked at again.
     epoch: u64,
     /// Whether there is something new to tell.
     pub(super) is_dirty: bool,
     said: Option<(usize, usize)>,
+    /// What was said to keep pods from being looked at.
+    problems: HashSet<String>,
 }
 
 /// One that has to be looked at.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) key: PodKey,
+    pub(super) key: Key,
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
 }
@@ -44,8 +51,10 @@ pub(super) struct Without {
     pub(super) owner: Option<OwnerReference>,
     pub(super) created: Option<SystemTime>,
     /// What the owner's template said when it was made.
-    pub(super) restarted: Option<SystemTime>,
+    pub(super) mark: Option<Mark>,
     pub(super) found: Vec<Found>,
+    /// What it is to be made anew for.
+    pub(super) lacking: Option<Lacking>,
 }
 
 /// What it goes without.
@@ -57,12 +66,38 @@ pub(super) struct Found {
     pub(super) message: String,
     /// Whether it is to be made anew, and would have it then.
     pub(super) is_repairable: bool,
+    /// Of the definition.
+    pub(super) fingerprint: u32,
+}
+
+impl Without {
+    /// What it is to be made anew for.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Found> {
+        self.found.iter().filter(|found| found.is_repairable)
+    }
+}
+
+/// A hash of what is to be had by being made anew: names and contents of definitions, the same in every replica.
+pub(super) fn lacking(found: &[Found]) -> Option<Lacking> {
+    let wanted = found.iter().filter(|found| found.is_repairable);
+    let all: Vec<_> = wanted.map(|found| format!("{} {:08x}", found.definition, found.fingerprint)).collect();
+    (!all.is_empty()).then(|| fingerprint(&all.join("\n")))
 }
 
 impl Pods {
     /// A new list begins.
     pub(super) fn begin_list(&mut self) {
         self.listed = Some(HashSet::new());
+    }
+
+    /// Whether a list is coming in.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listed.is_some()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
     }
 
     /// What was not in the list is gone.
@@ -123,24 +158,32 @@ impl Pods {
                 return Some(waiting);
             }
         }
-        self.waiting.shrink_to_fit();
-        self.queued.shrink_to_fit();
         None
     }
 
-    /// It could not be looked at: another time.
-    pub(super) fn postpone(&mut self, waiting: Waiting) {
+    /// It could not be looked at: another time. Whether the problem is new since everything had been looked at.
+    pub(super) fn postpone(&mut self, waiting: Waiting, problem: &str) -> bool {
         if self.queued.insert(waiting.key) {
             self.waiting.push_back(waiting);
         }
+        self.problems.len() < PROBLEMS && self.problems.insert(problem.to_owned())
     }
 
-    pub(super) fn is_fine(&mut self, key: PodKey) {
+    /// One was looked at. Whoever was the last leaves nothing behind.
+    pub(super) fn settle(&mut self) {
+        if self.waiting.is_empty() {
+            self.problems.clear();
+            self.waiting.shrink_to_fit();
+            self.queued.shrink_to_fit();
+        }
+    }
+
+    pub(super) fn is_fine(&mut self, key: Key) {
         self.is_dirty |= self.without.remove(&key).is_some();
     }
 
     /// Remembers one that goes without something, and says so once. What was said now, if anything was.
-    pub(super) fn goes_without(&mut self, key: PodKey, pod: Without) -> Option<String> {
+    pub(super) fn goes_without(&mut self, key: Key, pod: Without) -> Option<String> {
         let before = self.without.remove(&key);
         let mut news = Vec::new();
         for found in &pod.found {
@@ -168,7 +211,7 @@ impl Pods {
     }
 
     /// All that go without something.
-    pub(super) fn without(&self) -> &HashMap<PodKey, Without> {
+    pub(super) fn without(&self) -> &HashMap<Key, Without> {
         &self.without
     }
 
@@ -194,10 +237,15 @@ impl Pods {
 }
 
 /// What it is remembered by.
-pub(super) fn key(metadata: &ObjectMeta) -> Option<PodKey> {
+pub(super) fn key(metadata: &ObjectMeta) -> Option<Key> {
+    metadata.uid.as_deref().map(hash)
+}
+
+/// The same, of a uid.
+pub(super) fn hash(uid: &str) -> Key {
     let mut hasher = DefaultHasher::new();
-    metadata.uid.as_ref()?.hash(&mut hasher);
-    Some(hasher.finish())
+    uid.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -221,14 +269,16 @@ mod tests {
             reason,
             message: String::new(),
             is_repairable: false,
+            fingerprint: 0,
         };
         Without {
             namespace: "default".to_owned(),
             name: "a".to_owned(),
             owner: None,
             created: None,
-            restarted: None,
+            mark: None,
             found: vec![found],
+            lacking: None,
         }
     }
 
@@ -254,6 +304,24 @@ mod tests {
         pods.take_in(&metadata("c", "1"));
         pods.forget(&metadata("c", "1"));
         assert_eq!(waiting(&mut pods), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_asked_for_again_and_its_problem_is_new_once() {
+        let mut pods = Pods::default();
+        for name in ["a", "b"] {
+            pods.take_in(&metadata(name, "1"));
+        }
+        let (a, b) = (pods.next().unwrap(), pods.next().unwrap());
+        assert!(pods.postpone(a, "Forbidden") && !pods.postpone(b, "Forbidden"));
+        // One that can be read says nothing about the other.
+        assert_eq!(&*pods.next().unwrap().name, "a");
+        pods.settle();
+        let b = pods.next().unwrap();
+        assert!(!pods.postpone(b, "Forbidden"));
+        let b = pods.next().unwrap();
+        pods.settle();
+        assert!(pods.postpone(b, "Forbidden"));
     }
 
     #[test]

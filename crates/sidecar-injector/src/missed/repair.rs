@@ -1,33 +1,26 @@
 //! Pods are made anew through their owners, slowly, one namespace after the other; nothing is deleted here.
+//!
+//! A pod is worth a try, unless it was made by one that was for exactly what it goes without. Of restarts the pod templates
+//! remember that, of evictions this replica.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
-use kube::api::{ApiResource, DynamicObject, EvictParams, Patch, PatchParams};
-use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Watchdog;
-use super::pods::{PodKey, Pods, Without};
-use super::watch::PATIENCE;
-
-/// As `kubectl rollout restart` has one, in the pod template.
-pub(super) const RESTARTED_AT: &str = "sidecar.me/restarted-at";
-
-const FIELD_MANAGER: &str = "sidecar-injector-repair";
-
-const NO_ANSWER: &str = "the API server does not answer";
-
-/// An owner is not restarted again before this, whatever became of its pods.
-const ONCE: Duration = Duration::from_hours(1);
+use super::mark::{Lacking, Mark, ONCE};
+use super::pods::{Key, Pods, Without, hash};
+use super::watch::{NO_ANSWER, PATIENCE};
+use super::workload::{self, Hindrance, Target};
 
 /// A pod that may not be evicted now is asked about again after this.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
+
+/// So is a workload that somebody has to do something about.
+const LATER: Duration = Duration::from_mins(10);
 
 /// The next namespace has its turn when this one is done, or nothing more has happened in it for so long.
 const TURN: Duration = Duration::from_mins(10);
@@ -39,11 +32,11 @@ pub(super) enum Outcome {
     Restarted,
     /// The pod was evicted.
     Evicted,
-    /// A disruption budget does not allow it now.
+    /// A disruption budget does not allow it now, or it would change nothing.
     Refused,
     /// Something else is in the way.
     Failed,
-    /// The pod is younger than what would have injected it.
+    /// It was tried for exactly this, and did not help.
     Useless,
 }
 
@@ -62,25 +55,54 @@ impl Outcome {
     }
 }
 
-/// What is made anew at once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Target {
-    /// By its template; kind and name.
-    Workload(&'static str, String),
-    /// By eviction: its controller makes another one.
-    Pod(String),
-}
-
 /// What was done lately.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Repairs {
-    /// Since when pods are answered for.
-    ready_since: SystemTime,
-    /// Until when each is left alone.
-    rest: HashMap<(String, Target), Instant>,
+    /// Pods and owners that are left alone for now.
+    resting: HashMap<Key, Rest>,
+    /// By owner, and what its pods went without.
+    evictions: HashMap<(Key, Lacking), Evictions>,
     /// Whose turn it is, and since when.
     namespace: Option<(String, Instant)>,
-    useless: HashSet<PodKey>,
+    /// What making them anew does not bring to the pods of which owner, as far as it was said.
+    useless: HashMap<Key, Lacking>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    /// Whether pods are being made meanwhile.
+    is_at_work: bool,
+}
+
+/// The evictions of one owner's pods. Times of objects are the API server's, and are compared with each other alone.
+#[derive(Debug)]
+struct Evictions {
+    /// When the newest pod was made that was there before the first.
+    before: SystemTime,
+    last: SystemTime,
+}
+
+/// A pod that is to be made anew.
+#[derive(Debug)]
+struct Candidate<'p> {
+    key: Key,
+    owner_key: Key,
+    owner: &'p OwnerReference,
+    lacking: Lacking,
+    pod: &'p Without,
+}
+
+/// How a try went.
+#[derive(Debug)]
+enum Attempt {
+    /// Nothing is there any more, or somebody else is at it.
+    Nothing,
+    /// The owner was restarted, for which it has so long.
+    UnderWay(Duration),
+    Done(Outcome),
+    /// The owner is to be asked later.
+    Later,
 }
 
 /// The time between two repairs.
@@ -89,196 +111,371 @@ pub(super) fn pause(per_minute: Option<u32>) -> Duration {
 }
 
 impl Repairs {
-    pub(super) fn new(ready_since: SystemTime) -> Self {
-        Repairs { ready_since, rest: HashMap::new(), namespace: None, useless: HashSet::new() }
-    }
-
     /// One repair, if one is due.
     pub(super) async fn step(&mut self, watchdog: &Watchdog, pods: &Pods) {
         if watchdog.readiness.reason().is_some() {
             return;
         }
         let now = Instant::now();
-        self.rest.retain(|_, until| *until > now);
-        self.useless.retain(|key| pods.without().contains_key(key));
-        let mut candidates: Vec<_> = pods
-            .without()
-            .iter()
-            .filter(|(key, pod)| self.is_candidate(watchdog, **key, pod))
-            .map(|(_, pod)| pod)
-            .collect();
-        candidates.sort_by_key(|pod| (&pod.namespace, &pod.name));
+        let (candidates, useless) = self.candidates(pods, now);
+        for candidate in useless {
+            candidate.say_useless();
+            watchdog.metrics.count(Outcome::Useless);
+        }
         let Some(namespace) = self.turn(&candidates, now) else { return };
-        for pod in candidates.into_iter().filter(|pod| pod.namespace == namespace) {
-            let Some(owner) = &pod.owner else { continue };
-            let target = match timeout(PATIENCE, target(watchdog, pod, owner)).await {
-                Ok(Ok(target)) => target,
-                Ok(Err(error)) => {
-                    watchdog.metrics.count(failed(pod, &pod.name, &error.to_string()));
-                    return;
-                }
-                Err(_) => {
-                    watchdog.metrics.count(failed(pod, &pod.name, NO_ANSWER));
-                    return;
-                }
-            };
-            let Some(target) = target else { continue };
-            if self.rest.contains_key(&(namespace.clone(), target.clone())) {
+        for candidate in candidates.into_iter().filter(|candidate| candidate.pod.namespace == namespace) {
+            if self.is_resting(&candidate) {
                 continue;
             }
-            let outcome = timeout(PATIENCE, make_anew(watchdog, pod, &target)).await;
-            let outcome = outcome.unwrap_or_else(|_| failed(pod, &target.to_string(), NO_ANSWER));
-            watchdog.metrics.count(outcome);
-            let rest = match outcome {
-                Outcome::Restarted | Outcome::Evicted | Outcome::Useless => ONCE,
-                Outcome::Refused | Outcome::Failed => ASK_AGAIN,
-            };
-            self.rest.insert((namespace.clone(), target), now + rest);
-            if rest == ONCE {
-                self.namespace = Some((namespace, now));
+            let attempt = timeout(PATIENCE, candidate.make_anew(watchdog)).await;
+            let attempt = attempt.unwrap_or_else(|_| candidate.failed(NO_ANSWER));
+            if let Some(outcome) = attempt.outcome() {
+                watchdog.metrics.count(outcome);
             }
-            return;
+            if self.take_down(&candidate, &attempt, pods, now) {
+                return;
+            }
         }
     }
 
-    /// Whether making the pod anew would help, and its definition wants it.
-    fn is_candidate(&mut self, watchdog: &Watchdog, key: PodKey, pod: &Without) -> bool {
-        // Who made it does not make another one, or makes it in its own time.
-        let has_owner = pod.owner.as_ref().is_some_and(|owner| owner.kind != "Job");
-        let was_restarted =
-            pod.restarted.is_some_and(|at| SystemTime::now().duration_since(at).is_ok_and(|ago| ago < ONCE));
-        let mut wanted = pod.found.iter().filter(|found| found.is_repairable).peekable();
-        if !has_owner || wanted.peek().is_none() {
-            return false;
-        }
-        let is_younger = |definition: &str| {
-            let since = watchdog.definitions.served_since(definition);
-            pod.created.is_some_and(|created| {
-                created > self.ready_since && since.is_none_or(|since| created > since)
-            })
+    /// Those for whom a try is worth it, by namespace and name; and one pod of each owner for which one is not, if that is new.
+    fn candidates<'p>(&mut self, pods: &'p Pods, now: Instant) -> (Vec<Candidate<'p>>, Vec<Candidate<'p>>) {
+        self.resting.retain(|_, rest| rest.until > now);
+        let mut all: Vec<_> =
+            pods.without().iter().filter_map(|(key, pod)| Candidate::new(*key, pod)).collect();
+        all.sort_by_key(|candidate| (&candidate.pod.namespace, &candidate.pod.name));
+        let owners: HashSet<_> = all.iter().map(|candidate| candidate.owner_key).collect();
+        self.useless.retain(|owner, _| owners.contains(owner));
+        // What replaces the last one takes its time.
+        let is_recent = |evictions: &Evictions| evictions.last.elapsed().is_ok_and(|ago| ago < ONCE);
+        self.evictions.retain(|(owner, _), evictions| owners.contains(owner) || is_recent(evictions));
+        let (useless, candidates): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|candidate| self.is_useless(candidate));
+        let is_new = |candidate: &Candidate<'_>| {
+            self.useless.insert(candidate.owner_key, candidate.lacking) != Some(candidate.lacking)
         };
-        let (mut helps, mut younger) = (false, None);
-        for found in wanted {
-            if is_younger(&found.definition) {
-                younger = Some(&found.definition);
-            } else {
-                helps = true;
-            }
-        }
-        if let (false, Some(definition)) = (helps, younger)
-            && self.useless.insert(key)
-        {
-            watchdog.metrics.count(Outcome::Useless);
-            warn!(
-                event = "repair_useless",
-                namespace = pod.namespace,
-                pod = pod.name,
-                definition,
-                "it was made while the definition was served, another one would fare the same"
-            );
-        }
-        helps && !was_restarted
+        (candidates, useless.into_iter().filter(is_new).collect())
+    }
+
+    /// Whether it was tried for exactly what this pod goes without, and the pod is what came of it.
+    fn is_useless(&self, candidate: &Candidate<'_>) -> bool {
+        let Candidate { owner_key, lacking, pod, .. } = *candidate;
+        let Some(created) = pod.created else { return false };
+        let is_of = |mark: &Mark| mark.is_for(lacking) && mark.is_around(created);
+        let evictions = self.evictions.get(&(owner_key, lacking));
+        pod.mark.as_ref().is_some_and(is_of) || evictions.is_some_and(|evictions| evictions.made(created))
+    }
+
+    fn is_resting(&self, candidate: &Candidate<'_>) -> bool {
+        self.rests(candidate).next().is_some()
+    }
+
+    fn rests<'s>(&'s self, candidate: &Candidate<'_>) -> impl Iterator<Item = &'s Rest> {
+        [candidate.key, candidate.owner_key].into_iter().filter_map(|key| self.resting.get(&key))
     }
 
     /// The namespace in which something is done now.
-    fn turn(&mut self, candidates: &[&Without], now: Instant) -> Option<String> {
-        let has = |namespace: &str| candidates.iter().any(|pod| pod.namespace == namespace);
-        match &self.namespace {
-            Some((namespace, since)) if has(namespace) && now < *since + TURN => Some(namespace.clone()),
-            before => {
-                let namespaces = || candidates.iter().map(|pod| &pod.namespace);
-                let after = before.as_ref().and_then(|(last, _)| namespaces().find(|next| *next > last));
-                let next = after.or_else(|| namespaces().next())?.clone();
-                self.namespace = Some((next.clone(), now));
-                Some(next)
+    fn turn(&mut self, candidates: &[Candidate<'_>], now: Instant) -> Option<String> {
+        if let Some((namespace, since)) = &self.namespace
+            && now < *since + TURN
+        {
+            let is_busy = |candidate: &Candidate<'_>| self.rests(candidate).all(|rest| rest.is_at_work);
+            let mut here = candidates.iter().filter(|candidate| candidate.pod.namespace == *namespace);
+            if here.any(is_busy) {
+                return Some(namespace.clone());
             }
         }
+        let open = candidates.iter().filter(|candidate| !self.is_resting(candidate));
+        let open: Vec<_> = open.map(|candidate| &candidate.pod.namespace).collect();
+        let last = self.namespace.as_ref().map(|(last, _)| last);
+        let after = open.iter().find(|next| last.is_none_or(|last| **next > last));
+        let next = (*after.or(open.first())?).clone();
+        self.namespace = Some((next.clone(), now));
+        Some(next)
     }
-}
 
-/// What to make anew for a pod; nothing for what its owner will not make again.
-async fn target(watchdog: &Watchdog, pod: &Without, owner: &OwnerReference) -> kube::Result<Option<Target>> {
-    if owner.api_version != "apps/v1" {
-        return Ok(Some(Target::Pod(pod.name.clone())));
-    }
-    let workload = |kind, name: &str| Some(Target::Workload(kind, name.to_owned()));
-    Ok(match &*owner.kind {
-        "StatefulSet" => workload("StatefulSet", &owner.name),
-        "DaemonSet" => workload("DaemonSet", &owner.name),
-        "ReplicaSet" => {
-            let set = apps(watchdog, &pod.namespace, "ReplicaSet").get_opt(&owner.name).await?;
-            // It is gone, and the pod is going.
-            let Some(set) = set else { return Ok(None) };
-            let owners = set.metadata.owner_references.unwrap_or_default();
-            let deployment = owners.iter().find(|owner| {
-                owner.controller == Some(true) && owner.kind == "Deployment" && owner.api_version == "apps/v1"
-            });
-            match deployment {
-                Some(deployment) => workload("Deployment", &deployment.name),
-                None => Some(Target::Pod(pod.name.clone())),
+    /// Remembers how it went. Whether that is enough for this time.
+    fn take_down(&mut self, candidate: &Candidate<'_>, attempt: &Attempt, pods: &Pods, now: Instant) -> bool {
+        let (key, time, is_at_work) = match attempt {
+            Attempt::Nothing | Attempt::Done(Outcome::Refused | Outcome::Failed | Outcome::Useless) => {
+                (candidate.key, ASK_AGAIN, false)
             }
+            Attempt::UnderWay(time) => (candidate.owner_key, *time, true),
+            Attempt::Later => (candidate.owner_key, LATER, false),
+            Attempt::Done(Outcome::Restarted) => (candidate.owner_key, ONCE, true),
+            Attempt::Done(Outcome::Evicted) => {
+                self.remember_eviction(candidate, pods);
+                (candidate.key, ONCE, true)
+            }
+        };
+        self.resting.insert(key, Rest { until: now + time, is_at_work });
+        if matches!(attempt, Attempt::Done(Outcome::Restarted | Outcome::Evicted)) {
+            self.namespace = Some((candidate.pod.namespace.clone(), now));
         }
-        _ => Some(Target::Pod(pod.name.clone())),
-    })
-}
+        attempt.outcome().is_some()
+    }
 
-async fn make_anew(watchdog: &Watchdog, pod: &Without, target: &Target) -> Outcome {
-    let (outcome, result) = match target {
-        Target::Workload(kind, name) => {
-            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-            let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
-            let parameters =
-                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            let api = apps(watchdog, &pod.namespace, kind);
-            (Outcome::Restarted, api.patch(name, &parameters, &Patch::Merge(&patch)).await.map(drop))
-        }
-        Target::Pod(name) => {
-            let api: Api<Pod> = Api::namespaced(watchdog.client.clone(), &pod.namespace);
-            (Outcome::Evicted, api.evict(name, &EvictParams::default()).await.map(drop))
-        }
-    };
-    let target = target.to_string();
-    match result {
-        Ok(()) => {
-            info!(
-                event = "pod_repaired",
-                namespace = pod.namespace,
-                pod = pod.name,
-                target,
-                result = outcome.as_str()
-            );
-            outcome
-        }
-        // The API server's words for a disruption budget.
-        Err(kube::Error::Api(status)) if status.code == 429 => {
-            info!(event = "repair_refused", namespace = pod.namespace, target, problem = status.message);
-            Outcome::Refused
-        }
-        Err(error) => failed(pod, &target, &error.to_string()),
+    fn remember_eviction(&mut self, candidate: &Candidate<'_>, pods: &Pods) {
+        let owner_of = |pod: &Without| pod.owner.as_ref().map(|owner| hash(&owner.uid));
+        let siblings = pods.without().values().filter(|pod| owner_of(pod) == Some(candidate.owner_key));
+        let Some(newest) = siblings.filter_map(|pod| pod.created).max() else { return };
+        let last = SystemTime::now();
+        self.evictions
+            .entry((candidate.owner_key, candidate.lacking))
+            .and_modify(|evictions| evictions.last = last)
+            .or_insert(Evictions { before: newest, last });
     }
 }
 
-fn failed(pod: &Without, target: &str, problem: &str) -> Outcome {
-    warn!(event = "repair_failed", namespace = pod.namespace, target, problem);
-    Outcome::Failed
+impl Evictions {
+    /// Whether one of them made a pod of this age.
+    fn made(&self, created: SystemTime) -> bool {
+        created > self.before && created < self.last + ONCE
+    }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl<'p> Candidate<'p> {
+    /// None, for what nobody makes again, or nobody wants made again.
+    fn new(key: Key, pod: &'p Without) -> Option<Self> {
+        // Who made it does not make another one, or makes it in its own time.
+        let owner = pod.owner.as_ref().filter(|owner| owner.kind != "Job")?;
+        Some(Candidate { key, owner_key: hash(&owner.uid), owner, lacking: pod.lacking?, pod })
+    }
+
+    async fn make_anew(&self, watchdog: &Watchdog) -> Attempt {
+        let Without { namespace, name, .. } = self.pod;
+        match Target::of(&watchdog.client, namespace, name, self.owner).await {
+            Ok(None) => Attempt::Nothing,
+            Ok(Some(target)) => self.make_target_anew(watchdog, &target).await,
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    async fn make_target_anew(&self, watchdog: &Watchdog, target: &Target) -> Attempt {
+        let (client, namespace) = (&watchdog.client, &self.pod.namespace);
+        let (outcome, result) = match target {
+            Target::Pod(name) => (Outcome::Evicted, workload::evict(client, namespace, name).await),
+            Target::Workload(kind, name) => {
+                let workload = match workload::read(client, namespace, kind, name).await {
+                    Ok(Some(workload)) => workload,
+                    Ok(None) => return Attempt::Nothing,
+                    Err(error) => return self.failed(&error.to_string()),
+                };
+                let (mark, now) = (self.pod.mark.as_ref(), SystemTime::now());
+                match workload::hindrance(&workload.data, mark, self.lacking, now) {
+                    Some(Hindrance::UnderWay(time)) => return Attempt::UnderWay(time),
+                    Some(Hindrance::Needs(problem)) => {
+                        self.refused(target, problem);
+                        return Attempt::Later;
+                    }
+                    None => {}
+                }
+                let mark = Mark::new(self.lacking);
+                (Outcome::Restarted, workload::restart(client, namespace, kind, &workload, &mark).await)
+            }
+        };
+        match result {
+            Ok(()) => {
+                info!(
+                    event = "pod_repaired",
+                    namespace = self.pod.namespace,
+                    pod = self.pod.name,
+                    target = target.to_string(),
+                    result = outcome.as_str()
+                );
+                Attempt::Done(outcome)
+            }
+            // Somebody has changed it since it was read.
+            Err(kube::Error::Api(status)) if status.code == 409 => Attempt::Nothing,
+            // The API server's words for a disruption budget.
+            Err(kube::Error::Api(status)) if status.code == 429 => {
+                self.refused(target, &status.message);
+                Attempt::Done(Outcome::Refused)
+            }
+            Err(error) => self.failed(&error.to_string()),
+        }
+    }
+
+    fn refused(&self, target: &Target, problem: &str) {
+        let namespace = &*self.pod.namespace;
+        info!(event = "repair_refused", namespace, target = target.to_string(), problem);
+    }
+
+    fn failed(&self, problem: &str) -> Attempt {
+        let Without { namespace, name, .. } = self.pod;
+        let owner = format!("{}/{}", self.owner.kind, self.owner.name);
+        warn!(event = "repair_failed", namespace, pod = name, owner, problem);
+        Attempt::Done(Outcome::Failed)
+    }
+
+    fn say_useless(&self) {
+        let Without { namespace, name, .. } = self.pod;
+        let definitions: Vec<_> = self.pod.wanted().map(|found| &*found.definition).collect();
+        warn!(
+            event = "repair_useless",
+            namespace,
+            pod = name,
+            owner = format!("{}/{}", self.owner.kind, self.owner.name),
+            definitions = definitions.join(","),
+            "it was made anew for this and goes without it all the same: see why the API server does not ask about it, or gets no answer"
+        );
+    }
+}
+
+impl Attempt {
+    /// What is counted.
+    fn outcome(&self) -> Option<Outcome> {
         match self {
-            Target::Workload(kind, name) => write!(formatter, "{kind}/{name}"),
-            Target::Pod(name) => write!(formatter, "Pod/{name}"),
+            Attempt::Nothing | Attempt::UnderWay(_) => None,
+            Attempt::Later => Some(Outcome::Refused),
+            Attempt::Done(outcome) => Some(*outcome),
         }
     }
 }
 
-fn apps(watchdog: &Watchdog, namespace: &str, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource {
-        group: "apps".to_owned(),
-        version: "v1".to_owned(),
-        api_version: "apps/v1".to_owned(),
-        kind: kind.to_owned(),
-        plural: format!("{}s", kind.to_lowercase()),
-    };
-    Api::namespaced_with(watchdog.client.clone(), namespace, &resource)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use sidecar_engine::State;
+
+    use super::super::pods::{Found, lacking};
+    use super::*;
+
+    fn time(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(&format!("2020-01-01T{text}Z")).unwrap()
+    }
+
+    fn found(definition: &str, fingerprint: u32) -> Found {
+        Found {
+            definition: definition.to_owned(),
+            state: State::Missing,
+            reason: "NotInjected",
+            message: String::new(),
+            is_repairable: true,
+            fingerprint,
+        }
+    }
+
+    /// A pod `NAMESPACE/OWNER-NUMBER` that goes without one definition.
+    fn pod(name: &str, created: &str, fingerprint: u32) -> Without {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let owner = name.split('-').next().unwrap();
+        let found = vec![found("logs", fingerprint)];
+        Without {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            owner: Some(OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() }),
+            created: Some(time(created)),
+            mark: None,
+            lacking: lacking(&found),
+            found,
+        }
+    }
+
+    fn marked(mut pod: Without, at: &str, lacking: Option<Lacking>) -> Without {
+        let lacking = format!("{:08x}", lacking.unwrap());
+        let annotations = BTreeMap::from([
+            ("sidecar.me/restarted-at".to_owned(), format!("2020-01-01T{at}Z")),
+            ("sidecar.me/restarted-for".to_owned(), lacking),
+        ]);
+        pod.mark = Mark::of(&annotations);
+        pod
+    }
+
+    fn pods(all: impl IntoIterator<Item = Without>) -> Pods {
+        let mut pods = Pods::default();
+        for pod in all {
+            pods.goes_without(hash(&pod.name), pod);
+        }
+        pods
+    }
+
+    /// The names of those for whom a try is worth it, and of those about whom it is said that none is.
+    fn candidates(repairs: &mut Repairs, pods: &Pods) -> [Vec<String>; 2] {
+        let (worth, useless) = repairs.candidates(pods, Instant::now());
+        [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.clone()).collect())
+    }
+
+    #[test]
+    fn a_restart_for_the_same_is_not_repeated_and_said_once_for_each_owner() {
+        let lacking = pod("a/web-1", "10:00:05", 1).lacking;
+        let of_the_restart = |name| marked(pod(name, "10:00:05", 1), "10:00:00", lacking);
+        let mut repairs = Repairs::default();
+        let all = [
+            of_the_restart("a/web-1"),
+            of_the_restart("a/web-2"),
+            pod("a/web-3", "10:00:05", 1),
+            marked(pod("a/db-1", "10:00:05", 2), "10:00:00", lacking),
+            marked(pod("a/db-2", "11:00:05", 1), "10:00:00", lacking),
+        ];
+        let pods = pods(all);
+        let worth: Vec<_> = ["db-1", "db-2", "web-3"].map(str::to_owned).into();
+        assert_eq!(candidates(&mut repairs, &pods), [worth.clone(), vec!["web-1".to_owned()]]);
+        assert_eq!(candidates(&mut repairs, &pods), [worth, vec![]]);
+    }
+
+    #[test]
+    fn what_is_not_wanted_or_not_made_again_is_no_candidate() {
+        let mut reported = pod("a/web-1", "10:00:00", 1);
+        reported.found[0].is_repairable = false;
+        reported.lacking = lacking(&reported.found);
+        let bare = Without { owner: None, ..pod("a/bare-1", "10:00:00", 1) };
+        let mut job = pod("a/job-1", "10:00:00", 1);
+        job.owner.as_mut().unwrap().kind = "Job".to_owned();
+        let pods = pods([reported, bare, job]);
+        assert_eq!(candidates(&mut Repairs::default(), &pods), [vec![""; 0], vec![]]);
+    }
+
+    #[test]
+    fn what_an_eviction_made_is_not_evicted_for_the_same() {
+        let (first, second) = (pod("a/set-1", "10:00:00", 1), pod("a/set-2", "10:00:00", 1));
+        let metadata = |name: &str| ObjectMeta { uid: Some(name.to_owned()), ..ObjectMeta::default() };
+        let mut pods = pods([first, second]);
+        let (mut repairs, mut said) = (Repairs::default(), Vec::new());
+        let now = Instant::now();
+        for (evicted, made) in [("set-1", "a/set-3"), ("set-2", "a/set-4")] {
+            let (worth, useless) = repairs.candidates(&pods, now);
+            said.extend(useless.iter().map(|candidate| candidate.pod.name.clone()));
+            let candidate = worth.iter().find(|candidate| candidate.pod.name == evicted).unwrap();
+            assert!(repairs.take_down(candidate, &Attempt::Done(Outcome::Evicted), &pods, now));
+            pods.forget(&metadata(evicted));
+            let made = Without { created: Some(SystemTime::now()), ..pod(made, "10:00:00", 1) };
+            pods.goes_without(hash(&made.name), made);
+        }
+        assert_eq!(candidates(&mut repairs, &pods), [vec![""; 0], vec![]]);
+        // It stands for all of the owner's.
+        assert_eq!(said, ["set-3"]);
+        let changed = Without { created: Some(SystemTime::now()), ..pod("a/set-4", "10:00:00", 2) };
+        pods.goes_without(hash("set-4"), changed);
+        assert_eq!(candidates(&mut repairs, &pods), [vec!["set-4".to_owned()], vec![]]);
+    }
+
+    #[test]
+    fn one_namespace_comes_after_the_other() {
+        let pods = pods(["a/web-1", "b/shop-1", "b/db-1"].map(|name| pod(name, "10:00:00", 1)));
+        let mut repairs = Repairs::default();
+        let start = Instant::now();
+        let mut turn = |attempt: Option<Attempt>, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            let (candidates, _) = repairs.candidates(&pods, now);
+            let namespace = repairs.turn(&candidates, now)?;
+            let mut open = candidates.iter().filter(|candidate| !repairs.is_resting(candidate));
+            if let Some(attempt) = attempt
+                && let Some(candidate) = open.find(|candidate| candidate.pod.namespace == namespace)
+            {
+                repairs.take_down(candidate, &attempt, &pods, now);
+            }
+            Some(namespace)
+        };
+        // Restarted, and not yet done; who is refused holds nobody up.
+        let restarted = || Some(Attempt::Done(Outcome::Restarted));
+        assert_eq!(turn(restarted(), 0).as_deref(), Some("a"));
+        assert_eq!(turn(None, 599).as_deref(), Some("a"));
+        assert_eq!(turn(Some(Attempt::Later), 601).as_deref(), Some("b"));
+        assert_eq!(turn(Some(Attempt::Done(Outcome::Refused)), 602).as_deref(), Some("b"));
+        assert_eq!(turn(None, 603), None);
+        assert_eq!(turn(restarted(), 663).as_deref(), Some("b"));
+    }
 }

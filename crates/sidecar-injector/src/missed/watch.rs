@@ -14,12 +14,13 @@ use kube::{Api, Resource as _};
 use serde::Deserialize;
 use sidecar_engine::{Namespace, Namespaces as _, Reason, Standing, State};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Watchdog;
-use super::pods::{Found, Pods, Waiting, Without, key};
+use super::listing::Listing;
+use super::mark::Mark;
+use super::pods::{Found, Pods, Waiting, Without, key, lacking};
 use super::repair::{self, Repairs};
-use crate::arguments::WebhookScope;
 use crate::sources::watching::Trouble;
 
 /// The pause between two looks: the API server has more important things to do.
@@ -28,11 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Definitions come in bursts, and each change means to look at every pod again.
-const SETTLE: Duration = Duration::from_secs(2);
-
-/// Labels of namespaces change without a word: so often everything is listed anew.
-const LIST_AGAIN: Duration = Duration::from_mins(10);
+pub(super) const NO_ANSWER: &str = "the API server does not answer";
 
 /// How often what has changed is shown.
 const SHOW: Duration = Duration::from_millis(500);
@@ -52,7 +49,7 @@ struct Status {
 }
 
 /// Looks at all pods, as long as it is polled.
-pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
+pub(super) async fn follow(watchdog: &Watchdog) {
     let mut pods = Pods::default();
     let mut changes = watchdog.definitions.changes();
     let ticks = |period| {
@@ -62,10 +59,11 @@ pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
     };
     let (mut looks, mut shows) = (ticks(LOOK), ticks(SHOW));
     let per_minute = watchdog.settings.repairs_per_minute;
-    let mut repairs = Repairs::new(ready_since);
+    let mut repairs = Repairs::default();
     let mut repair_ticks = ticks(repair::pause(per_minute));
+    let mut listing = Listing::new(Instant::now());
     loop {
-        let mut list_again = Instant::now() + LIST_AGAIN;
+        listing.begin(Instant::now());
         // The API server sends nothing but metadata, in pages.
         let api: Api<PartialObjectMeta<Pod>> = Api::all(watchdog.client.clone());
         let mut events = pin!(watcher(api, watcher::Config::default()));
@@ -75,7 +73,12 @@ pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         trouble.is_over(&event, "Pod");
+                        let is_complete = matches!(event, Event::InitDone);
                         watchdog.take_in(&mut pods, event);
+                        if is_complete {
+                            listing.end(Instant::now());
+                            debug!(event = "pods_listed", concerned = pods.count());
+                        }
                     }
                     Some(Err(error)) => {
                         let (wait, _) = trouble.add(&error, "Pod");
@@ -91,9 +94,9 @@ pub(super) async fn follow(watchdog: &Watchdog, ready_since: SystemTime) {
                         return;
                     }
                     pods.begin_again();
-                    list_again = list_again.min(Instant::now() + SETTLE);
+                    listing.change(Instant::now());
                 }
-                () = sleep_until(list_again) => break,
+                () = sleep_until(listing.due()), if !pods.is_listing() => break,
             }
         }
     }
@@ -117,10 +120,7 @@ impl Watchdog {
 
     fn may_concern(&self, metadata: &ObjectMeta) -> bool {
         let name = metadata.namespace.as_deref().unwrap_or_default();
-        // The webhooks of the wide scopes leave it out.
-        let is_own = matches!(self.settings.scope, Some(WebhookScope::Namespaces | WebhookScope::All))
-            && self.settings.own_namespace.as_deref() == Some(name);
-        if is_own || metadata.deletion_timestamp.is_some() {
+        if self.settings.asked.leaves_out(name) || metadata.deletion_timestamp.is_some() {
             return false;
         }
         let owned =
@@ -141,13 +141,25 @@ impl Watchdog {
         let Ok(request) = request else { return };
         // As text: the engine reads what it needs, and a typed pod would have all the fields that it does not.
         match timeout(PATIENCE, self.client.request_text(request)).await {
-            Ok(Ok(text)) => self.judge(pods, &waiting, &text),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => pods.is_fine(waiting.key),
+            Ok(Ok(text)) => {
+                self.judge(pods, &waiting, &text);
+                pods.settle();
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                pods.is_fine(waiting.key);
+                pods.settle();
+            }
             result => {
-                if let Ok(Err(error)) = result {
-                    warn!(event = "pod_unreadable", namespace = &*waiting.namespace, pod = &*waiting.name, %error);
+                let problem = match result {
+                    Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
+                    Ok(Err(error)) => error.to_string(),
+                    _ => NO_ANSWER.to_owned(),
+                };
+                let (namespace, pod) = (waiting.namespace.clone(), waiting.name.clone());
+                if pods.postpone(waiting, &problem) {
+                    let (namespace, pod) = (&*namespace, &*pod);
+                    warn!(event = "pod_unreadable", namespace, pod, problem, "and others perhaps");
                 }
-                pods.postpone(waiting);
                 // Whatever it is, it will not be over in a moment.
                 sleep(Duration::from_secs(1)).await;
             }
@@ -167,9 +179,9 @@ impl Watchdog {
         if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
             return pods.is_fine(waiting.key);
         }
-        let not_asked = self.settings.scope.and_then(|scope| not_asked(scope, &head.metadata, &namespace));
+        let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
         let without = standings.into_iter().filter(|standing| standing.state != State::Present);
-        let found: Vec<_> = without.map(|standing| found(standing, not_asked)).collect();
+        let found: Vec<_> = without.map(|standing| found(standing, not_asked.as_deref())).collect();
         if found.is_empty() {
             return pods.is_fine(waiting.key);
         }
@@ -181,9 +193,8 @@ impl Watchdog {
             name: waiting.name.to_string(),
             owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
             created: head.metadata.creation_timestamp.map(|created| time(created.0)),
-            restarted: annotations
-                .get(repair::RESTARTED_AT)
-                .and_then(|text| humantime::parse_rfc3339(text).ok()),
+            mark: Mark::of(&annotations),
+            lacking: lacking(&found),
             found,
         };
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
@@ -199,8 +210,8 @@ impl Watchdog {
 }
 
 /// What is to be said about a definition that a pod goes without.
-fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
-    let Standing { definition, state, reason, detail, would_be_injected, repairs } = standing;
+fn found(standing: Standing<'_>, not_asked: Option<&str>) -> Found {
+    let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
     let not_asked = not_asked.filter(|_| would_be_injected);
     let (reason, message) = match (not_asked, state, reason) {
         (Some(remedy), State::Missing, _) => ("NotAsked", remedy.to_owned()),
@@ -220,32 +231,5 @@ fn found(standing: Standing<'_>, not_asked: Option<&'static str>) -> Found {
         }
     };
     let is_repairable = repairs && would_be_injected && not_asked.is_none();
-    Found { definition: definition.into_owned(), state, reason, message, is_repairable }
-}
-
-/// Where the API server does not ask about such a pod: what would change that. What the chart's webhooks select.
-fn not_asked(scope: WebhookScope, pod: &ObjectMeta, namespace: &Namespace) -> Option<&'static str> {
-    const KEY: &str = "sidecar.me/inject";
-    let label = pod.labels.as_ref().and_then(|labels| labels.get(KEY)).map(String::as_str);
-    let is_annotated = pod.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(KEY));
-    let is_in_injection = namespace.label("sidecar.me/injection") == Some("enabled");
-    match scope {
-        WebhookScope::All => None,
-        WebhookScope::Namespaces => (!is_in_injection).then_some(
-            "the API server does not ask about pods of this namespace: label it sidecar.me/injection=enabled, or set webhook.scope to All",
-        ),
-        WebhookScope::Requested => {
-            let asks = match label {
-                Some("true" | "True") => true,
-                Some("false" | "False") => false,
-                _ => is_annotated,
-            };
-            let remedy = if is_in_injection {
-                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope Namespaces or All it would"
-            } else {
-                "the API server does not ask about pods without the label or annotation sidecar.me/inject: with webhook.scope All it would"
-            };
-            (!asks).then_some(remedy)
-        }
-    }
+    Found { definition: definition.into_owned(), state, reason, message, is_repairable, fingerprint }
 }

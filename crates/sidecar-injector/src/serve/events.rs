@@ -45,6 +45,12 @@ const BURST: f64 = 25.0;
 /// An API server that takes longer is in trouble, and has better things to do.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
+/// What fails on is said again after this.
+const SAY_AGAIN: Duration = Duration::from_hours(1);
+
+/// Namespaces in which that is remembered; of those beyond it is not said.
+const TROUBLED: usize = 256;
+
 /// Kubernetes takes 1,024 bytes.
 const NOTE_LENGTH: usize = 1000;
 
@@ -311,7 +317,7 @@ impl Writer {
                     let api = api(&note.namespace);
                     let parameters = PostParams::default();
                     let written = api.create(&parameters, &event);
-                    if self.is_written(written, &mut trouble).await {
+                    if self.is_written(written, &note.namespace, &mut trouble).await {
                         ledger.remember(note, event.metadata.name.unwrap_or_default(), Instant::now());
                     }
                 }
@@ -325,7 +331,7 @@ impl Writer {
                         }});
                         let (parameters, patch) = (PatchParams::default(), Patch::Merge(series));
                         let written = api.patch(&name, &parameters, &patch);
-                        self.is_written(written, &mut trouble).await;
+                        self.is_written(written, &namespace, &mut trouble).await;
                     }
                 }
             }
@@ -335,6 +341,7 @@ impl Writer {
     async fn is_written(
         &self,
         write: impl Future<Output = Result<DynamicObject, kube::Error>>,
+        namespace: &str,
         trouble: &mut Trouble,
     ) -> bool {
         let problem = match timeout(WRITE_TIME, write).await {
@@ -344,23 +351,32 @@ impl Writer {
         };
         let counter = if problem.is_none() { &self.metrics.written } else { &self.metrics.failed };
         counter.inc();
-        trouble.say(problem.as_deref());
+        match (problem.as_deref(), trouble.is_news(namespace, problem.is_some(), Instant::now())) {
+            (Some(problem), true) => warn!(event = "events_failed", namespace, problem, "Events are lost"),
+            (None, true) => info!(event = "events_recovered", namespace, "Events are written again"),
+            (_, false) => {}
+        }
         problem.is_none()
     }
 }
 
-/// Whether writing fails; said when it begins and when it is over, and not for each Event.
+/// Where writing fails, and since when that was said. One namespace may have a quota, or be on its way out, and the others are fine.
 #[derive(Debug, Default)]
-struct Trouble(bool);
+struct Trouble(HashMap<String, Instant>);
 
 impl Trouble {
-    fn say(&mut self, problem: Option<&str>) {
-        match (problem, self.0) {
-            (Some(problem), false) => warn!(event = "events_failed", problem, "Events are lost"),
-            (None, true) => info!(event = "events_recovered", "Events are written again"),
-            _ => {}
+    /// Whether that is to be said: when it begins, when it is over, and now and then between; not for each Event.
+    fn is_news(&mut self, namespace: &str, fails: bool, now: Instant) -> bool {
+        // A namespace that is gone would be remembered for ever.
+        self.0.retain(|_, said| now.duration_since(*said) < SAY_AGAIN);
+        if !fails {
+            return self.0.remove(namespace).is_some();
         }
-        self.0 = problem.is_some();
+        if self.0.contains_key(namespace) || self.0.len() >= TROUBLED {
+            return false;
+        }
+        self.0.insert(namespace.to_owned(), now);
+        true
     }
 }
 
@@ -396,6 +412,25 @@ mod tests {
         assert_eq!(ledger.take_due(start + QUIET * 2).len(), 1);
         assert_eq!(ledger.take_due(start + QUIET * 3), []);
         assert!(!ledger.count(&note("a")));
+    }
+
+    #[test]
+    fn trouble_in_one_namespace_hides_none_in_another() {
+        let (mut trouble, start) = (Trouble::default(), Instant::now());
+        assert!(!trouble.is_news("a", false, start));
+        assert!(trouble.is_news("a", true, start) && trouble.is_news("b", true, start));
+        assert!(!trouble.is_news("a", true, start) && !trouble.is_news("c", false, start));
+        assert!(trouble.is_news("a", false, start) && !trouble.is_news("a", false, start));
+        assert!(!trouble.is_news("b", true, start), "it is still so");
+        assert!(trouble.is_news("b", true, start + SAY_AGAIN));
+    }
+
+    #[test]
+    fn trouble_everywhere_is_remembered_within_limits() {
+        let (mut trouble, start) = (Trouble::default(), Instant::now());
+        let said = (0..2 * TROUBLED).filter(|number| trouble.is_news(&number.to_string(), true, start));
+        assert_eq!(said.count(), TROUBLED);
+        assert_eq!(trouble.0.len(), TROUBLED);
     }
 
     #[test]

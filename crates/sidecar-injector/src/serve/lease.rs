@@ -10,7 +10,7 @@ use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::connection::Phase;
@@ -69,16 +69,18 @@ impl Candidate {
     /// Leads whenever it can, until the server leaves; then lets others.
     pub(crate) async fn stand(mut self, mut phase: watch::Receiver<Phase>) {
         loop {
-            match timeout(PATIENCE, self.attempt()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.say(error.to_string()),
-                Err(_) => self.say("the API server does not answer".to_owned()),
-            }
-            if self.renewed.is_some_and(|renewed| renewed.elapsed() > GIVE_UP) {
-                self.set(false);
+            let end = self.end();
+            tokio::select! {
+                result = timeout(PATIENCE, self.attempt()) => match result {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => self.say(error.to_string()),
+                    Err(_) => self.say("the API server does not answer".to_owned()),
+                },
+                () = end => self.set(false),
             }
             tokio::select! {
                 () = sleep(INTERVAL) => {}
+                () = self.end() => self.set(false),
                 _ = phase.wait_for(|phase| *phase != Phase::Up) => break,
             }
         }
@@ -86,6 +88,17 @@ impl Candidate {
             self.set(false);
             // Nobody has to wait until it runs out; and if not, it does.
             let _ = timeout(PATIENCE, self.release()).await;
+        }
+    }
+
+    /// Until it has to give up, whatever is under way then: the others do not wait for it.
+    fn end(&self) -> impl Future<Output = ()> + use<> {
+        let end = self.renewed.map(|renewed| renewed + GIVE_UP);
+        async move {
+            match end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -173,6 +186,41 @@ impl Candidate {
         if self.said.as_ref() != Some(&problem) {
             warn!(event = "lease_failed", lease = self.name, problem);
             self.said = Some(problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// One that leads since this moment, and an API server that takes every call and answers none.
+    async fn leader() -> (Candidate, watch::Receiver<bool>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let (mut candidate, leading) = Candidate::new(client, "default", "lease");
+        candidate.renewed = Some(Instant::now());
+        candidate.set(true);
+        (candidate, leading, listener)
+    }
+
+    // The clock of this test moves by itself whenever nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_renew_the_lease_gives_up_in_time() {
+        for age in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] {
+            let (mut candidate, mut leading, _listener) = leader().await;
+            // Whether that falls into a try or between two.
+            let start = Instant::now() - Duration::from_secs(age);
+            candidate.renewed = Some(start);
+            let (_phase, watched) = watch::channel(Phase::Up);
+            let standing = tokio::spawn(candidate.stand(watched));
+            leading.wait_for(|leads| !*leads).await.unwrap();
+            let off = start.elapsed().abs_diff(GIVE_UP);
+            assert!(off < Duration::from_millis(10), "{off:?} off, renewed {age} s before");
+            standing.abort();
         }
     }
 }

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use prometheus_client::metrics::counter::Counter;
@@ -78,8 +77,6 @@ struct State {
     nameless: Vec<(Source, Arc<str>, Document)>,
     /// What was said to be wrong already.
     said: BTreeSet<Complaint>,
-    /// Since when each is served as it is, by shown name.
-    since: HashMap<String, SystemTime>,
 }
 
 /// A place that wants to serve a name.
@@ -172,12 +169,8 @@ impl Store {
             let injections = injections(&engine, &self.metrics);
             self.loaded.store(Arc::new(Loaded { engine, files, injections }));
         }
-        for name in difference.added.iter().chain(&difference.changed) {
-            state.since.insert(name.shown(), SystemTime::now());
-        }
         for name in &difference.removed {
             self.metrics.forget(&name.shown());
-            state.since.remove(&name.shown());
         }
         if !difference.is_empty() {
             self.changes.send_modify(|changes| *changes += 1);
@@ -188,12 +181,6 @@ impl Store {
     /// Where to see that other definitions are served than before.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
-    }
-
-    /// Since when a definition is served as it is, by the name that decisions have.
-    pub(crate) fn served_since(&self, shown_name: &str) -> Option<SystemTime> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.since.get(shown_name).copied()
     }
 
     /// The file that has the name of an object of the cluster, if one has, and what it has is good: where both are read
