@@ -1,8 +1,6 @@
 //! Pods that run without their sidecar: found, named, and repaired where their definition wants that.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::{Installation, container_names, wait_for};
@@ -10,7 +8,6 @@ use serde_json::{Value, json};
 
 const DEPLOYMENT: &str = "deployment/kubernetes-sidecar-injector";
 const LEASE: [&str; 3] = ["lease/kubernetes-sidecar-injector", "-n", "default"];
-const METRICS_PORT: u16 = 9797;
 
 /// The API server asks about no pod with the label `vain`, which nobody but its author knows.
 const NEVER_ASKED: &str = r#"{"name": "not-vain", "expression": "!has(object.metadata.labels) || !(\"vain\" in object.metadata.labels)"}"#;
@@ -69,7 +66,7 @@ impl Trial {
         at.shell(&format!(
             "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default \
              --reuse-values --set missedPods.mode=repair,missedPods.maxRepairsPerMinute=60,shutdownDelaySeconds=1 \
-             --set metrics.port={METRICS_PORT} --set-json 'webhook.matchConditions=[{NEVER_ASKED}]' \
+             --set-json 'webhook.matchConditions=[{NEVER_ASKED}]' \
              --set-json 'webhook.namespaceSelector={LEFT_OUT}'"
         ))
         .await?;
@@ -97,19 +94,9 @@ impl Trial {
         .await
     }
 
-    fn logged(&self, event: &str) -> Result<Vec<Value>> {
-        let mut lines = Vec::new();
-        for container in self.at.cluster.fake_node()?.running() {
-            let log = std::fs::read_to_string(&container.log).unwrap_or_default();
-            let parsed = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.extend(parsed.filter(|line| line["event"] == event));
-        }
-        Ok(lines)
-    }
-
     /// Reason by reason, what was said about the pods whose name begins so.
     fn said(&self, pod: &str) -> Result<Vec<String>> {
-        let lines = self.logged("pod_missed")?;
+        let lines = self.at.logged("pod_missed")?;
         let about =
             lines.iter().filter(|line| line["pod"].as_str().is_some_and(|name| name.starts_with(pod)));
         Ok(about.map(|line| format!("{} {}", text(line, "definition"), text(line, "reason"))).collect())
@@ -124,17 +111,9 @@ impl Trial {
 
     /// The sum of a metric over all replicas.
     fn metric(&self, name: &str, label: &str) -> Result<f64> {
-        let mut sum = 0.0;
-        for container in self.at.cluster.fake_node()?.running() {
-            let mut stream = TcpStream::connect((container.address, METRICS_PORT))?;
-            write!(stream, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            let line = format!("sidecar_injector_{name}{{{label}}} ");
-            let value = text.lines().find_map(|found| found.strip_prefix(&line));
-            sum += value.with_context(|| format!("no {line}in {text}"))?.parse::<f64>()?;
-        }
-        Ok(sum)
+        let series = format!("sidecar_injector_{name}{{{label}}}");
+        let all = self.at.scrape()?;
+        all.get(&series).copied().with_context(|| format!("no {series} in {all:?}"))
     }
 
     async fn wait_for_metric(&self, name: &str, label: &str, expected: f64) -> Result<()> {
@@ -188,7 +167,7 @@ async fn pods_without_their_sidecar_are_named_and_repaired_where_that_is_wanted(
             "repair_failed",
             "repair_useless",
         ] {
-            eprintln!("{:#?}", trial.logged(event).unwrap());
+            eprintln!("{:#?}", trial.at.logged(event).unwrap());
         }
     }
     outcome.unwrap();
@@ -263,7 +242,7 @@ async fn they_are_named(trial: &Trial) -> Result<()> {
         Ok(events["items"][0]["note"].as_str().is_some_and(|note| note.contains("repaired: NotInjected")))
     })
     .await?;
-    wait_for("a summary", async || Ok(!trial.logged("missed_pods")?.is_empty())).await
+    wait_for("a summary", async || Ok(!trial.at.logged("missed_pods")?.is_empty())).await
 }
 
 async fn they_are_repaired(trial: &Trial) -> Result<()> {
@@ -286,12 +265,16 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
     })
     .await?;
     wait_for("a refusal", async || {
-        Ok(trial.logged("repair_refused")?.iter().any(|line| text(line, "target").starts_with("Pod/guarded")))
+        Ok(trial
+            .at
+            .logged("repair_refused")?
+            .iter()
+            .any(|line| text(line, "target").starts_with("Pod/guarded")))
     })
     .await?;
     // It was tried, and is not tried again.
     trial.wait_for_metric("repairs_total", "result=\"useless\"", 1.0).await?;
-    let useless = trial.logged("repair_useless")?;
+    let useless = trial.at.logged("repair_useless")?;
     ensure!(useless.len() == 1 && text(&useless[0], "owner").starts_with("ReplicaSet/vain"), "{useless:?}");
     // What is not fine, and stays: bare, guarded, manual, and the vain one.
     trial.wait_for_metric("missing_injections", "definition=\"repaired\"", 4.0).await?;
@@ -299,7 +282,7 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
         let pods = trial.pods(app).await?;
         ensure!(pods.len() == 1 && container_names(&pods[0]) == "app", "{app}: {pods:?}");
     }
-    let repaired: Vec<_> = trial.logged("pod_repaired")?;
+    let repaired: Vec<_> = trial.at.logged("pod_repaired")?;
     let targets: BTreeSet<_> = repaired.iter().map(|line| text(line, "target")).collect();
     let workloads = ["DaemonSet/daemon", "Deployment/vain", "Deployment/web", "StatefulSet/state"];
     ensure!(repaired.len() == 6 && workloads.iter().all(|one| targets.contains(one)), "{repaired:?}");
@@ -307,7 +290,7 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
 }
 
 async fn what_would_change_nothing_is_left_alone(trial: &Trial) -> Result<()> {
-    let refused = trial.logged("repair_refused")?;
+    let refused = trial.at.logged("repair_refused")?;
     let manual: Vec<_> = refused.iter().filter(|line| text(line, "target") == "StatefulSet/manual").collect();
     ensure!(manual.len() == 1 && text(manual[0], "problem").contains("OnDelete"), "{refused:?}");
     let manual = trial.at.get(&["statefulset", "manual", "-n", "missed"]).await?;
@@ -341,7 +324,7 @@ async fn made_where_nobody_asks(trial: &Trial) -> Result<()> {
     trial.at.kubectl(&["label", "namespace", "private", "private=yes"]).await?;
     trial.apply_in("private", &workload("Deployment", "secluded", "repaired", 1)).await?;
     trial.wait_until_said("secluded", "repaired NotAsked").await?;
-    let lines = trial.logged("pod_missed")?;
+    let lines = trial.at.logged("pod_missed")?;
     let line = lines.iter().find(|line| text(line, "pod").starts_with("secluded"));
     ensure!(
         line.is_some_and(|line| text(line, "message").contains("label private must not be there")),
