@@ -16,7 +16,7 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 41] = [
+    let rows: [(&str, &[&str], &str); 42] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -92,6 +92,11 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["extraVolumes[0].name=certs"], "the chart has a volume of this name"),
         (INJECTOR, &["extraVolumes[0].name=clients"], "the chart has a volume of this name"),
         (INJECTOR, &["webhook.clientVerification.names[0]=a"], "but no configMap with the CA"),
+        (
+            INJECTOR,
+            &["missedPods.mode=repair", "definitionResources.watch=false"],
+            "set definitionResources.watch to true, or missedPods.mode to \"off\"",
+        ),
         (INJECTOR, &["demo.enabled=true", "definitions.curl=null"], "no sidecar for the demo's pod"),
         (INJECTOR, &["demo.enabled=true", "demo.namespace=default"], "the namespace of the injector"),
     ];
