@@ -53,9 +53,11 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
-/// All alerts that there are.
+/// All alerts that there are, with a place for their runbooks.
 fn rules() -> Value {
-    of_kind(&render(&["--set=selfProbe.enabled=true"]), "PrometheusRule")["spec"].clone()
+    let arguments =
+        ["--set=selfProbe.enabled=true", "--set=prometheusRule.runbookUrl=https://example.com/operations"];
+    of_kind(&render(&arguments), "PrometheusRule")["spec"].clone()
 }
 
 fn alerts(rules: &Value) -> Vec<&Value> {
@@ -295,10 +297,40 @@ fn every_alert_has_a_runbook_and_no_other() {
         .into_iter()
         .map(|rule| {
             let url = rule["annotations"]["runbook_url"].as_str().unwrap();
-            url.strip_prefix("docs/operations.md#sidecarinjector").unwrap().to_owned()
+            url.strip_prefix("https://example.com/operations#sidecarinjector").unwrap().to_owned()
         })
         .collect();
     assert_eq!(linked, headings);
+}
+
+/// Whoever is woken has no repository at hand, and mostly no page that a link could lead to.
+#[test]
+fn every_alert_says_what_to_do_without_a_link() {
+    for mode in ["selfManaged", "certManager", "helm"] {
+        let objects = render(&["--set=selfProbe.enabled=true", &format!("--set=certificates.mode={mode}")]);
+        for alert in alerts(&of_kind(&objects, "PrometheusRule")["spec"]) {
+            let annotations = &alert["annotations"];
+            assert!(annotations.get("runbook_url").is_none(), "{alert}");
+            let description = annotations["description"].as_str().unwrap();
+            // What happened, and what to do.
+            assert!(description.matches(". ").count() > 0 && description.ends_with('.'), "{description}");
+            // What Go prints about arguments that do not fit.
+            assert!(!description.contains("%!"), "{description}");
+        }
+    }
+}
+
+/// By the number of pods that there are at least, whoever says it.
+#[test]
+fn one_replica_is_no_alert_where_one_is_wanted() {
+    let is_there = |values: &str| {
+        let objects = render(&["--set", values]);
+        let rules = of_kind(&objects, "PrometheusRule")["spec"].clone();
+        alerts(&rules).iter().any(|rule| rule["alert"] == "SidecarInjectorSingleReplica")
+    };
+    assert!(is_there("replicas=2") && !is_there("replicas=1"));
+    assert!(is_there("replicas=1,autoscaling.enabled=true,autoscaling.minReplicas=2"));
+    assert!(!is_there("replicas=3,autoscaling.enabled=true,autoscaling.minReplicas=1"));
 }
 
 /// The Service of the metrics is found by the monitor, and not taken for the one that the API server calls.
