@@ -76,9 +76,8 @@ async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<
     kubectl("apply").await?.checked()?;
     at.wait_until_injecting().await?;
     // It runs, and does what it does, before the tool comes round again; and somebody restarts it by hand.
-    let running = format!("deployment/{RELEASE}");
-    at.kubectl(&["rollout", "restart", &running, "-n", "default"]).await?;
-    at.kubectl(&["rollout", "status", &running, "-n", "default", "--timeout=90s"]).await?;
+    at.kubectl(&["rollout", "restart", &format!("deployment/{RELEASE}"), "-n", "default"]).await?;
+    at.wait_for_rollout().await?;
     for _ in 0..2 {
         let applied = kubectl("apply").await?;
         ensure!(applied.success(), "a conflict: {applied:?}");
@@ -189,8 +188,7 @@ async fn lost_nothing(load: Load, name: &'static str) -> Result<()> {
 
 /// Until the new pods serve, and the old ones have left.
 async fn settle(at: &Installation) -> Result<()> {
-    let deployment = format!("deployment/{RELEASE}");
-    at.kubectl(&["rollout", "status", &deployment, "-n", "default", "--timeout=90s"]).await?;
+    at.wait_for_rollout().await?;
     wait_for("pods that have left", async || {
         Ok(at.cluster.fake_node()?.running().iter().filter(|one| one.namespace == "default").count() == 2)
     })

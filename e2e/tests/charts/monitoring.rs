@@ -1,15 +1,14 @@
 //! The chart's alerts and its dashboard, with Prometheus' own parser and rule engine: every query is one, asks for metrics that exist, and
 //! every alert fires when it should and only then. That the metrics of the documentation are those of the server is tested with the server.
 
-// A test may panic; clippy.toml says so for the test functions, this for their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sidecar_testkit::{Program, Programs, repository_root};
+use sidecar_testkit::repository_root;
+
+use crate::render::{INJECTOR, of_kind};
 
 /// Whether promtool is there. Who insists on it says so, as `.ci/run` does.
 fn has_promtool() -> bool {
@@ -29,28 +28,13 @@ fn promtool(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {out}{err}");
 }
 
+/// With all that is for Prometheus.
 fn render(more: &[&str]) -> Vec<Value> {
-    let programs = Programs::ensure(&[Program::Helm4]).unwrap();
-    let output = Command::new(programs.path(Program::Helm4).unwrap())
-        .current_dir(repository_root())
-        .args(["template", "kubernetes-sidecar-injector", "charts/kubernetes-sidecar-injector"])
-        .args([
-            "--namespace=default",
-            "--kube-version=1.37.0",
-            "--set=prometheusRule.enabled=true,missedPods.mode=repair",
-        ])
-        .args(["--set=serviceMonitor.enabled=true", "--set=grafanaDashboard.enabled=true"])
-        .args(more)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let objects: Vec<Value> =
-        serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
-    objects.into_iter().filter(|object| !object.is_null()).collect()
-}
-
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+    let all = [
+        "--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,grafanaDashboard.enabled=true",
+        "--set=missedPods.mode=repair",
+    ];
+    crate::render::render(INJECTOR, INJECTOR, &[&all, more].concat())
 }
 
 /// All alerts that there are, with a place for their runbooks.
