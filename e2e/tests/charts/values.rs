@@ -307,6 +307,25 @@ fn names_fit_whatever_the_release_is_called() {
     }
 }
 
+/// Helm forgets the other values as soon as a command has one.
+#[test]
+fn documented_upgrades_keep_the_values_of_before() {
+    let mut found = 0;
+    for file in ["README.md", "docs/operations.md", "docs/certificates.md", "docs/troubleshooting.md"]
+        .map(ToOwned::to_owned)
+        .into_iter()
+        .chain([format!("charts/{INJECTOR}/templates/NOTES.txt")])
+    {
+        let page = std::fs::read_to_string(repository_root().join(&file)).unwrap().replace("\\\n", "");
+        for command in page.lines().filter(|line| line.trim_start().starts_with("helm upgrade ")) {
+            let has_value = ["--set", "--values"].iter().any(|flag| command.contains(flag));
+            assert!(!has_value || command.contains(" --reset-then-reuse-values "), "{file}: {command}");
+            found += usize::from(has_value);
+        }
+    }
+    assert!(found > 5, "{found}");
+}
+
 /// Text in the chart's annotations that nothing else reads.
 #[test]
 fn what_artifact_hub_shows_is_so() {
