@@ -3,6 +3,7 @@
 //! Needs root, and the image that `cargo xtask image` writes; `cargo xtask test` sees to both.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{INSTALL_HTTPBIN, INSTALL_INJECTOR};
@@ -24,6 +25,7 @@ async fn the_articles_commands_work_word_for_word_on_a_real_node() -> Result<()>
     let cluster = Cluster::start(Tier::Node, Options { images, ..Options::default() }).await?;
     for helm in [HelmVersion::Four, HelmVersion::Three] {
         let run = async |line: &str| cluster.shell(helm, line).await?.checked();
+        let started = Instant::now();
         run(INSTALL_INJECTOR).await?;
         run("kubectl rollout status deployment/kubernetes-sidecar-injector --timeout=90s").await?;
         run(INSTALL_HTTPBIN).await?;
@@ -35,6 +37,10 @@ async fn the_articles_commands_work_word_for_word_on_a_real_node() -> Result<()>
         ))
         .await?;
         ensure!(names == "httpbin curl", "{names}");
+        eprintln!(
+            "from `helm install` to a pod that runs with its sidecar: {:.1} s",
+            started.elapsed().as_secs_f64()
+        );
         let answer = run(&format!(
             "{pod}\nkubectl exec $POD_NAME -n default -c curl -- curl http://localhost/anything"
         ))
