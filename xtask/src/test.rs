@@ -17,7 +17,8 @@ const CHARTS: &[Suite] =
     &[Suite::all("charts"), Suite::all("chart_upgrades"), Suite::all("kinds"), Suite::all("chart_objects")];
 
 const CLUSTER: &[Suite] = &[
-    Suite::all("chart_releases"),
+    Suite::part("chart_releases", &["helm_3"]),
+    Suite::part("chart_releases", &["--skip", "helm_3"]),
     Suite::all("injection"),
     Suite::all("missed"),
     Suite::all("definitions"),
