@@ -17,22 +17,39 @@ const CHART: &str = "charts/kubernetes-sidecar-injector";
 const PREVIOUS: &str = "6896e13";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn releases_live_with_whoever_applies_them() {
-    // Never somebody else's: the kinds come and go.
-    let options = Options { injector: Some(injector_binary().unwrap()), ..Options::default() };
-    let at = Installation { cluster: Cluster::start(Tier::Charts, options).await.unwrap() };
-    for version in [HelmVersion::Four, HelmVersion::Three] {
-        the_demo_s_first_pod_has_its_sidecar(&at, version).await.unwrap();
-    }
-    a_gitops_tool_has_no_diff_and_no_conflict(&at).await.unwrap();
-    if let Some(previous) = previous_chart().unwrap() {
+async fn releases_that_helm_3_made_live() {
+    releases_live(HelmVersion::Three).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_that_helm_4_made_live() {
+    releases_live(HelmVersion::Four).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gitops_tool_has_no_diff_and_no_conflict() {
+    let at = start().await.unwrap();
+    apply_again_and_again(&at).await.unwrap();
+    at.cluster.stop().await.unwrap();
+}
+
+/// Never on somebody else's cluster: the kinds come and go.
+async fn start() -> Result<Installation> {
+    let options = Options { injector: Some(injector_binary()?), ..Options::default() };
+    Ok(Installation { cluster: Cluster::start(Tier::Charts, options).await? })
+}
+
+async fn releases_live(install: HelmVersion) -> Result<()> {
+    let at = start().await?;
+    the_demo_s_first_pod_has_its_sidecar(&at, install).await?;
+    if let Some(previous) = previous_chart()? {
         let previous = previous.path().join(CHART).display().to_string();
-        for change in &CHANGES {
+        for change in CHANGES.iter().filter(|change| change.install == install) {
             let outcome = no_pod_is_lost_when_releases_change(&at, &previous, change).await;
-            outcome.with_context(|| change.name).unwrap();
+            outcome.context(change.name)?;
         }
     }
-    at.cluster.stop().await.unwrap();
+    at.cluster.stop().await
 }
 
 async fn helm(at: &Installation, version: HelmVersion, arguments: &[&str]) -> Result<String> {
@@ -48,7 +65,7 @@ async fn remove(at: &Installation, version: HelmVersion) -> Result<()> {
 
 /// Without `--wait`, and although Helm makes the Deployment before the injector serves, Helm 3 even before its webhooks.
 async fn the_demo_s_first_pod_has_its_sidecar(at: &Installation, version: HelmVersion) -> Result<()> {
-    helm(at, version, &["install", RELEASE, CHART, "--set=demo.enabled=true"]).await?;
+    helm(at, version, &["install", RELEASE, CHART, "--set=demo.enabled=true,shutdownDelaySeconds=0"]).await?;
     let pods = at.pods("demo", "app=demo", 1).await?;
     ensure!(container_names(&pods[0]) == "app curl", "{:#}", pods[0]);
     at.kubectl(&["wait", "--for=condition=Available", "--timeout=60s", "-n=demo", "deployment/demo"]).await?;
@@ -61,7 +78,7 @@ async fn the_demo_s_first_pod_has_its_sidecar(at: &Installation, version: HelmVe
     .await
 }
 
-async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<()> {
+async fn apply_again_and_again(at: &Installation) -> Result<()> {
     let render = async || {
         let values = format!("--values={CHART}/values-gitops.yaml");
         let arguments = ["template", "an-application", CHART, &values, "--no-hooks", "--kube-version=1.37.0"];
@@ -76,9 +93,8 @@ async fn a_gitops_tool_has_no_diff_and_no_conflict(at: &Installation) -> Result<
     kubectl("apply").await?.checked()?;
     at.wait_until_injecting().await?;
     // It runs, and does what it does, before the tool comes round again; and somebody restarts it by hand.
-    let running = format!("deployment/{RELEASE}");
-    at.kubectl(&["rollout", "restart", &running, "-n", "default"]).await?;
-    at.kubectl(&["rollout", "status", &running, "-n", "default", "--timeout=90s"]).await?;
+    at.kubectl(&["rollout", "restart", &format!("deployment/{RELEASE}"), "-n", "default"]).await?;
+    at.wait_for_rollout().await?;
     for _ in 0..2 {
         let applied = kubectl("apply").await?;
         ensure!(applied.success(), "a conflict: {applied:?}");
@@ -150,33 +166,39 @@ const CHANGES: [Change; 6] = [
 ];
 
 async fn no_pod_is_lost_when_releases_change(at: &Installation, previous: &str, how: &Change) -> Result<()> {
-    let shorter = "--set=shutdownDelaySeconds=3";
-    helm(at, how.install, &["install", RELEASE, previous, shorter]).await?;
+    let delay = |seconds: u32| format!("--set=shutdownDelaySeconds={seconds}");
+    helm(at, how.install, &["install", RELEASE, previous, &delay(3)]).await?;
     at.wait_until_injecting().await?;
     let mut load = Load::start(at).await?;
     // Something of the pods is another each time, or there would be nothing to survive.
-    let upgrade = async |number: &str| {
+    let upgrade = async |number: &str, seconds: u32| {
         let other = format!("--set=podAnnotations.number=_{number},certificates.mode={}", how.mode);
-        helm(at, how.upgrade, &[&["upgrade", RELEASE, CHART, shorter, &other], how.flags].concat()).await?;
-        settle(at).await
+        let values = [RELEASE, CHART, &delay(seconds), &other];
+        helm(at, how.upgrade, &[&["upgrade"], &values[..], how.flags].concat()).await?;
+        at.wait_for_rollout().await
     };
     let back: &[&str] = &["rollback", RELEASE, "1"];
-    upgrade("1").await?;
+    // Who upgrades does not wait until the last of the old pods has left.
+    upgrade("1", 3).await?;
     if how.mode == "helm" {
         helm(at, how.upgrade, &[back, how.flags].concat()).await?;
-        settle(at).await?;
+        at.wait_for_rollout().await?;
     } else {
-        upgrade("2").await?;
+        // Its own pods leave when no pod is created.
+        upgrade("2", 0).await?;
+        old_pods_have_left(at).await?;
         lost_nothing(load, how.name).await?;
         // The release of before brings its CA with it, which is not the one that the pods have: not under load, and by force.
         let is_four = how.upgrade == HelmVersion::Four;
         let force: &[&str] = if is_four { &["--server-side=true", "--force-conflicts"] } else { &[] };
         helm(at, how.upgrade, &[back, force].concat()).await?;
-        settle(at).await?;
+        at.wait_for_rollout().await?;
+        old_pods_have_left(at).await?;
         at.wait_until_injecting().await?;
         load = Load::start(at).await?;
     }
-    upgrade("3").await?;
+    upgrade("3", 0).await?;
+    old_pods_have_left(at).await?;
     lost_nothing(load, how.name).await?;
     remove(at, how.upgrade).await
 }
@@ -187,10 +209,7 @@ async fn lost_nothing(load: Load, name: &'static str) -> Result<()> {
     report.expect_nothing_lost()
 }
 
-/// Until the new pods serve, and the old ones have left.
-async fn settle(at: &Installation) -> Result<()> {
-    let deployment = format!("deployment/{RELEASE}");
-    at.kubectl(&["rollout", "status", &deployment, "-n", "default", "--timeout=90s"]).await?;
+async fn old_pods_have_left(at: &Installation) -> Result<()> {
     wait_for("pods that have left", async || {
         Ok(at.cluster.fake_node()?.running().iter().filter(|one| one.namespace == "default").count() == 2)
     })

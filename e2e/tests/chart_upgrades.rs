@@ -87,6 +87,9 @@ async fn the_documented_steps_work_word_for_word() {
     // Two pairs for pods, one webhook for definitions.
     let ca_each_time = "ca=$(base64 < ca.crt | tr -d '\\n'); printf '%s %s %s %s %s' $ca $ca $ca $ca $ca";
 
+    // That of a CA before.
+    let old = rcgen::generate_simple_self_signed(vec!["old".to_owned()]).unwrap().cert.pem();
+    std::fs::write(folder.path().join("old-ca.crt"), old).unwrap();
     for block in bash_blocks(with_helm) {
         run(block).await;
     }
@@ -111,6 +114,7 @@ async fn the_documented_steps_work_word_for_word() {
 }
 
 fn bash_blocks(page: &str) -> Vec<&str> {
+    // Those in lists are indented, which does not matter to bash.
     page.split("```bash\n")
         .skip(1)
         .filter_map(|rest| rest.split_once("```").map(|(block, _)| block))

@@ -44,16 +44,7 @@ async fn a_pod_without_its_sidecar_can_be_traced_in_five_places() {
     };
     let at = Installation { cluster: Cluster::start(Tier::Charts, options).await.unwrap() };
     at.shell(INSTALL).await.unwrap();
-    at.kubectl(&[
-        "rollout",
-        "status",
-        "deployment/kubernetes-sidecar-injector",
-        "-n",
-        "default",
-        "--timeout=90s",
-    ])
-    .await
-    .unwrap();
+    at.wait_for_rollout().await.unwrap();
 
     // The probe: in itself, and as the sign that the API server asks us by now.
     wait_for("answered probe of both replicas", async || {

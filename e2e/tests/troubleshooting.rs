@@ -84,6 +84,25 @@ async fn what_is_printed_is_in_the_index() {
     at.fails(&wrong, "admission webhook \"definitions.sidecar.me\" denied the request: …").await;
     at.fails(&create("{injct: {}}"), "strict decoding error: unknown field …").await;
 
+    let unquoted = "kubectl create -f - <<< '{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {sidecar.me/inject: true}}}'";
+    at.fails(unquoted, "cannot unmarshal bool into Go struct field ObjectMeta.…labels of type string").await;
+    // A value that asks for nothing: the cluster is silent, the command line is not.
+    let mut pod = labelled_pod("a");
+    pod["metadata"]["labels"]["sidecar.me/inject"] = json!("yes");
+    let output = at.0.try_create(&pod, &["-n", "default", "--dry-run=server"]).await.unwrap();
+    assert!(output.success() && output.stderr.is_empty() && !output.stdout.contains("curl"), "{output}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pod.to_string()).unwrap();
+    let said = std::process::Command::new(e2e::injector_binary().unwrap())
+        .args(["inject", "--filename"])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    let hint = "the label sidecar.me/inject is \"yes\", it must be \"true\"";
+    let page = std::fs::read_to_string(repository_root().join("docs/troubleshooting.md")).unwrap();
+    assert!(said.contains(hint) && page.contains(hint), "{said}");
+
     // Refused with the sidecar, for what the sidecar is.
     kubectl(&["create", "namespace", "restricted"]).await;
     kubectl(&["label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted"]).await;

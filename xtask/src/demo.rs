@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: the article from nothing to httpbin's answer, its commands word for word.
 
 use std::env;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -85,12 +86,12 @@ async fn show(tier: Tier, options: Options, arguments: Arguments) -> Result<()> 
         );
     }
     if arguments.keep {
-        let folder = cluster.programs_folder(arguments.helm.version()).await?;
+        let programs = cluster.programs_folder(arguments.helm.version()).await?;
         eprintln!(
-            "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  export PATH={}:$PATH\n  kubectl run mine --image=docker.io/yauritux/busybox-curl:latest --image-pull-policy=IfNotPresent --labels=sidecar.me/inject=true -- sleep 1000\n  kubectl get pods\n  kubectl logs --selector app.kubernetes.io/name=kubernetes-sidecar-injector --prefix --tail=-1\n\n\
-             No image can be pulled; there are the ones of the demo. Service addresses do not work from inside pods, so `helm test` does not\neither.\n\nLogs and data: {}",
+            "\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  export PATH={}:$PATH\n{}\n\nLogs and data: {}",
             cluster.kubeconfig().display(),
-            folder.display(),
+            programs.display(),
+            what_works(tier, cluster.folder()),
             cluster.folder().display()
         );
         if let Err(error) = shown {
@@ -106,8 +107,27 @@ async fn show(tier: Tier, options: Options, arguments: Arguments) -> Result<()> 
     shown
 }
 
+/// What to type on such a cluster, and what not.
+fn what_works(tier: Tier, folder: &Path) -> String {
+    let see = "kubectl run mine --image=docker.io/yauritux/busybox-curl:latest --image-pull-policy=IfNotPresent \
+               --labels=sidecar.me/inject=true -- sleep 1000\n  kubectl get pods";
+    if tier == Tier::Node {
+        return format!(
+            "  {see}\n  kubectl logs --selector app.kubernetes.io/name=kubernetes-sidecar-injector --prefix --tail=-1\n\n\
+             No image can be pulled; there are the ones of the demo. Service addresses do not work from inside pods, so `helm test` does not\n\
+             either."
+        );
+    }
+    format!(
+        "  {see}\n  helm test kubernetes-sidecar-injector\n  cat {}/pods/default_kubernetes-sidecar-injector-*/*.log\n\n\
+         Of all containers only the injector's run, and there is no kubelet: `kubectl logs` and `kubectl exec` do not work.",
+        folder.display()
+    )
+}
+
 /// The article, with a wait after each installation: a pod that is created before the injector serves starts without its sidecar.
 async fn article(terminal: &Terminal<'_>, tier: Tier) -> Result<()> {
+    let started = Instant::now();
     terminal
         .run(
             "helm install kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ \
@@ -115,6 +135,7 @@ async fn article(terminal: &Terminal<'_>, tier: Tier) -> Result<()> {
         )
         .await?;
     terminal.run("kubectl rollout status deployment/kubernetes-sidecar-injector --namespace default --timeout=120s").await?;
+    let ready = started.elapsed();
     terminal
         .run("helm install httpbin charts/httpbin/ --values charts/httpbin/values.yaml --namespace default")
         .await?;
@@ -126,6 +147,11 @@ async fn article(terminal: &Terminal<'_>, tier: Tier) -> Result<()> {
         ))
         .await?;
     ensure!(names == "httpbin curl", "the containers should be `httpbin curl`");
+    eprintln!(
+        "\nFrom `helm install`: {:.1} s until all replicas were ready, {:.1} s until a pod ran with its sidecar.",
+        ready.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    );
     if tier == Tier::Node {
         let answer = terminal
             .run(&format!(

@@ -152,6 +152,11 @@ The arguments are the root and the context.
 {{- default (include "kubernetes-sidecar-injector.namespace" .) .Values.selfProbe.namespace }}
 {{- end }}
 
+{{/* The Service of the metrics, and by it Prometheus' `job`: alerts and dashboard ask for it. */}}
+{{- define "kubernetes-sidecar-injector.metricsName" -}}
+{{- printf "%s-metrics" (include "kubernetes-sidecar-injector.fullname" . | trunc 55 | trimSuffix "-") }}
+{{- end }}
+
 {{/* Beside its own labels: what tells the Service of the metrics from the one that the API server calls. */}}
 {{- define "kubernetes-sidecar-injector.metricsLabels" -}}
 {{- include "kubernetes-sidecar-injector.selectorLabels" . }}

@@ -106,6 +106,9 @@ fail less readably on such values asks this first.
     {{- fail (printf "extraVolumes must not have %q: the chart has a volume of this name" .name) }}
   {{- end }}
 {{- end }}
+{{- if and (eq (toString .Values.missedPods.mode) "repair") (not .Values.definitionResources.watch) }}
+  {{- fail "missedPods.mode is \"repair\", but definitionResources.watch is false, and without it the injector looks at no pod: set definitionResources.watch to true, or missedPods.mode to \"off\"" }}
+{{- end }}
 {{- if and .Values.selfProbe.enabled (has (include "kubernetes-sidecar-injector.selfProbeNamespace" .) .Values.webhook.excludedNamespaces) }}
   {{- fail (printf "selfProbe.namespace: nothing is injected in %q (webhook.excludedNamespaces), so the probe would always fail" (include "kubernetes-sidecar-injector.selfProbeNamespace" .)) }}
 {{- end }}

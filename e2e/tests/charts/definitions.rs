@@ -262,7 +262,7 @@ fn the_kinds_are_kept_unless_told_otherwise_and_can_be_left_out() {
 }
 
 #[test]
-fn the_notes_say_how_to_add_a_definition() {
+fn the_notes_say_how_to_add_a_definition_and_what_is_missing() {
     let notes = |values: &[&str]| {
         let mut arguments =
             vec!["install", INJECTOR, "charts/kubernetes-sidecar-injector", "--dry-run=client"];
@@ -278,6 +278,10 @@ fn the_notes_say_how_to_add_a_definition() {
     assert!(own.contains("the ConfigMap mine") && !own.contains("kubectl explain"), "{own}");
     let scoped = notes(&["--set=webhook.scope=Namespaces"]);
     assert!(scoped.contains("kubectl label namespace NAMESPACE sidecar.me/injection=enabled"), "{scoped}");
+    let unseen = notes(&["--set=prometheusRule.enabled=true"]);
+    assert!(unseen.contains("job=\"kubernetes-sidecar-injector-metrics\""), "{unseen}");
+    let seen = notes(&["--set=prometheusRule.enabled=true,serviceMonitor.enabled=true"]);
+    assert!(!by_default.contains("SidecarInjectorDown") && !seen.contains("SidecarInjectorDown"), "{seen}");
 }
 
 #[test]

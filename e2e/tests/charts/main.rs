@@ -1,5 +1,5 @@
-//! What the charts render: the article's objects and names, and the combinations that must not be possible. Needs helm and openssl, no
-//! cluster; what only a cluster can show (upgrades keep the certificate, rotation) is in the tests that have one.
+//! What the charts render: the article's objects and names, and the combinations that must not be possible. Needs helm, openssl and
+//! promtool, no cluster; what only a cluster can show (upgrades keep the certificate, rotation) is in the tests that have one.
 
 // A test may panic; clippy.toml says so for the test functions, this for their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -7,6 +7,7 @@
 mod article;
 mod certificates;
 mod definitions;
+mod monitoring;
 mod profiles;
 mod render;
 mod rights;

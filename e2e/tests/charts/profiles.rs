@@ -46,6 +46,39 @@ fn every_profile_is_listed_linted_and_renders_the_same_twice_with_both_helms() {
 }
 
 #[test]
+fn no_profile_lets_its_pods_do_more() {
+    for name in PROFILES {
+        let objects = profile(name);
+        // Not the demo's, which is anybody's.
+        let ours = objects.iter().filter(|object| text(object, "/metadata/name").starts_with(INJECTOR));
+        let pods: Vec<_> = ours
+            .filter_map(|object| match text(object, "/kind") {
+                "Deployment" => Some(&object["spec"]["template"]["spec"]),
+                "Pod" => Some(&object["spec"]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(pods.len(), 2, "{name}: what serves, and its test");
+        for pod in pods {
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+            for container in pod["containers"].as_array().unwrap() {
+                let security = &container["securityContext"];
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+            }
+            // What could be written to.
+            for volume in pod["volumes"].as_array().into_iter().flatten() {
+                assert!(
+                    volume.get("emptyDir").is_none() && volume.get("hostPath").is_none(),
+                    "{name}: {volume}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_rendered_that_somebody_rewrites() {
     let objects = profile("gitops");
     assert!(of_kind(&objects, "Secret").get("data").is_none());

@@ -32,8 +32,12 @@ fn the_table_of_rights_is_what_is_rendered() {
         for setting in settings {
             // With all others as they are by default, and with none of them.
             cases.push(vec![(value, setting)]);
-            let alone =
-                bare.iter().map(|&(other, none)| (other, if other == value { setting } else { none }));
+            let alone = bare.iter().map(|&(other, none)| match (other, *setting) {
+                _ if other == value => (other, *setting),
+                // Refused without.
+                ("definitionResources.watch", "repair") => (other, "true"),
+                _ => (other, none),
+            });
             cases.push(alone.collect());
         }
     }

@@ -16,7 +16,7 @@ fn lint_is_clean() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 41] = [
+    let rows: [(&str, &[&str], &str); 42] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -92,6 +92,11 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["extraVolumes[0].name=certs"], "the chart has a volume of this name"),
         (INJECTOR, &["extraVolumes[0].name=clients"], "the chart has a volume of this name"),
         (INJECTOR, &["webhook.clientVerification.names[0]=a"], "but no configMap with the CA"),
+        (
+            INJECTOR,
+            &["missedPods.mode=repair", "definitionResources.watch=false"],
+            "set definitionResources.watch to true, or missedPods.mode to \"off\"",
+        ),
         (INJECTOR, &["demo.enabled=true", "definitions.curl=null"], "no sidecar for the demo's pod"),
         (INJECTOR, &["demo.enabled=true", "demo.namespace=default"], "the namespace of the injector"),
     ];
@@ -300,6 +305,25 @@ fn names_fit_whatever_the_release_is_called() {
             }
         }
     }
+}
+
+/// Helm forgets the other values as soon as a command has one.
+#[test]
+fn documented_upgrades_keep_the_values_of_before() {
+    let mut found = 0;
+    for file in ["README.md", "docs/operations.md", "docs/certificates.md", "docs/troubleshooting.md"]
+        .map(ToOwned::to_owned)
+        .into_iter()
+        .chain([format!("charts/{INJECTOR}/templates/NOTES.txt")])
+    {
+        let page = std::fs::read_to_string(repository_root().join(&file)).unwrap().replace("\\\n", "");
+        for command in page.lines().filter(|line| line.trim_start().starts_with("helm upgrade ")) {
+            let has_value = ["--set", "--values"].iter().any(|flag| command.contains(flag));
+            assert!(!has_value || command.contains(" --reset-then-reuse-values "), "{file}: {command}");
+            found += usize::from(has_value);
+        }
+    }
+    assert!(found > 5, "{found}");
 }
 
 /// Text in the chart's annotations that nothing else reads.

@@ -1,15 +1,14 @@
 //! The chart's alerts and its dashboard, with Prometheus' own parser and rule engine: every query is one, asks for metrics that exist, and
 //! every alert fires when it should and only then. That the metrics of the documentation are those of the server is tested with the server.
 
-// A test may panic; clippy.toml says so for the test functions, this for their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sidecar_testkit::{Program, Programs, repository_root};
+use sidecar_testkit::repository_root;
+
+use crate::render::{INJECTOR, of_kind};
 
 /// Whether promtool is there. Who insists on it says so, as `.ci/run` does.
 fn has_promtool() -> bool {
@@ -29,33 +28,20 @@ fn promtool(folder: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {out}{err}");
 }
 
+/// With all that is for Prometheus.
 fn render(more: &[&str]) -> Vec<Value> {
-    let programs = Programs::ensure(&[Program::Helm4]).unwrap();
-    let output = Command::new(programs.path(Program::Helm4).unwrap())
-        .current_dir(repository_root())
-        .args(["template", "kubernetes-sidecar-injector", "charts/kubernetes-sidecar-injector"])
-        .args([
-            "--namespace=default",
-            "--kube-version=1.37.0",
-            "--set=prometheusRule.enabled=true,missedPods.mode=repair",
-        ])
-        .args(["--set=serviceMonitor.enabled=true", "--set=grafanaDashboard.enabled=true"])
-        .args(more)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let objects: Vec<Value> =
-        serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap();
-    objects.into_iter().filter(|object| !object.is_null()).collect()
+    let all = [
+        "--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,grafanaDashboard.enabled=true",
+        "--set=missedPods.mode=repair",
+    ];
+    crate::render::render(INJECTOR, INJECTOR, &[&all, more].concat())
 }
 
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
-}
-
-/// All alerts that there are.
+/// All alerts that there are, with a place for their runbooks.
 fn rules() -> Value {
-    of_kind(&render(&["--set=selfProbe.enabled=true"]), "PrometheusRule")["spec"].clone()
+    let arguments =
+        ["--set=selfProbe.enabled=true", "--set=prometheusRule.runbookUrl=https://example.com/operations"];
+    of_kind(&render(&arguments), "PrometheusRule")["spec"].clone()
 }
 
 fn alerts(rules: &Value) -> Vec<&Value> {
@@ -295,10 +281,40 @@ fn every_alert_has_a_runbook_and_no_other() {
         .into_iter()
         .map(|rule| {
             let url = rule["annotations"]["runbook_url"].as_str().unwrap();
-            url.strip_prefix("docs/operations.md#sidecarinjector").unwrap().to_owned()
+            url.strip_prefix("https://example.com/operations#sidecarinjector").unwrap().to_owned()
         })
         .collect();
     assert_eq!(linked, headings);
+}
+
+/// Whoever is woken has no repository at hand, and mostly no page that a link could lead to.
+#[test]
+fn every_alert_says_what_to_do_without_a_link() {
+    for mode in ["selfManaged", "certManager", "helm"] {
+        let objects = render(&["--set=selfProbe.enabled=true", &format!("--set=certificates.mode={mode}")]);
+        for alert in alerts(&of_kind(&objects, "PrometheusRule")["spec"]) {
+            let annotations = &alert["annotations"];
+            assert!(annotations.get("runbook_url").is_none(), "{alert}");
+            let description = annotations["description"].as_str().unwrap();
+            // What happened, and what to do.
+            assert!(description.matches(". ").count() > 0 && description.ends_with('.'), "{description}");
+            // What Go prints about arguments that do not fit.
+            assert!(!description.contains("%!"), "{description}");
+        }
+    }
+}
+
+/// By the number of pods that there are at least, whoever says it.
+#[test]
+fn one_replica_is_no_alert_where_one_is_wanted() {
+    let is_there = |values: &str| {
+        let objects = render(&["--set", values]);
+        let rules = of_kind(&objects, "PrometheusRule")["spec"].clone();
+        alerts(&rules).iter().any(|rule| rule["alert"] == "SidecarInjectorSingleReplica")
+    };
+    assert!(is_there("replicas=2") && !is_there("replicas=1"));
+    assert!(is_there("replicas=1,autoscaling.enabled=true,autoscaling.minReplicas=2"));
+    assert!(!is_there("replicas=3,autoscaling.enabled=true,autoscaling.minReplicas=1"));
 }
 
 /// The Service of the metrics is found by the monitor, and not taken for the one that the API server calls.
