@@ -83,23 +83,25 @@ same certificate, and each call of this template would make another one.
 {{- end }}
 
 {{/*
-In mode `selfManaged` the chart does not render a caBundle, for it is the injector's. But where another mode of the chart has rendered it before,
-leaving it out would take it away from pods that still serve: so what is there is rendered as it is, this time and from then on (the annotation
-remembers it). JSON of a map from kind to caBundle; empty on every other cluster, and without one.
+In the modes `selfManaged` and `certManager` the chart does not render a caBundle, for it is the injector's, or cert-manager's. But where another mode of
+the chart has rendered it before, leaving it out would take it away from pods that still serve: so what is there is rendered as it is, this time and
+from then on (the annotation remembers it). JSON of a map from kind to caBundle; empty on every other cluster, and without one.
 */}}
 {{- define "kubernetes-sidecar-injector.keptCaBundles" -}}
 {{- if not (hasKey .Values "renderedKeptCaBundles") }}
   {{- $kept := dict }}
-  {{- if eq .Values.certificates.mode "selfManaged" }}
+  {{- if has .Values.certificates.mode (list "selfManaged" "certManager") }}
     {{- /* The release that there is, not who wrote the field last: that is the injector, after a rollback to another mode, too. */}}
     {{- $deployment := lookup "apps/v1" "Deployment" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) }}
-    {{- $isOurs := contains "CERTIFICATE_SECRET" (toJson $deployment) }}
+    {{- $isSelfManaged := contains "CERTIFICATE_SECRET" (toJson $deployment) }}
     {{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" }}
       {{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" (include "kubernetes-sidecar-injector.fullname" $) | default dict }}
-      {{- $isKept := hasKey (dig "metadata" "annotations" dict $live | default dict) "sidecar.me/kept-ca-bundle" }}
+      {{- $annotations := dig "metadata" "annotations" dict $live | default dict }}
+      {{- $isKept := hasKey $annotations "sidecar.me/kept-ca-bundle" }}
+      {{- $isInjected := and (eq $.Values.certificates.mode "certManager") (hasKey $annotations "cert-manager.io/inject-ca-from") }}
       {{- range (get $live "webhooks" | default list) }}
         {{- with dig "clientConfig" "caBundle" "" . }}
-          {{- if or $isKept (not $isOurs) }}
+          {{- if or $isKept (not (or $isSelfManaged $isInjected)) }}
             {{- $_ := set $kept $kind . }}
           {{- end }}
         {{- end }}

@@ -14,6 +14,8 @@ use sidecar_testkit::{Cluster, Options, Tier};
 use crate::{record, settled, short_or_long};
 
 const SECRET: &str = "kubernetes-sidecar-injector-certificates";
+/// Where the chart has cert-manager put its certificate.
+const ISSUED_SECRET: &str = "kubernetes-sidecar-injector-cert-manager";
 /// Without the last part Helm would take the values of the last upgrade where there are none.
 const UPGRADE: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reset-values";
 /// The same, and whoever else owns a field gives way (Helm 4).
@@ -280,14 +282,22 @@ fn issued() -> Result<Vec<Issued>> {
     [(), ()].map(issue).into_iter().collect()
 }
 
-/// What cert-manager does about a Certificate: its Secret, and the CA injector's `caBundle`. There is none on this cluster.
+/// What cert-manager does about a Certificate: its Secret, then the CA injector's `caBundle`. There is none on this cluster.
 async fn play_cert_manager(at: &Installation, issued: &Issued) -> Result<()> {
+    issue_secret(at, issued).await?;
+    inject_authority(at, issued).await
+}
+
+async fn issue_secret(at: &Installation, issued: &Issued) -> Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": "kubernetes-sidecar-injector-cert-manager", "namespace": "default"},
+        "metadata": {"name": ISSUED_SECRET, "namespace": "default"},
         "stringData": {"tls.crt": issued.certificate, "tls.key": issued.key, "ca.crt": issued.authority},
     });
-    at.cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string()).await?.checked()?;
+    at.cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string()).await?.checked().map(drop)
+}
+
+async fn inject_authority(at: &Installation, issued: &Issued) -> Result<()> {
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         let object = at.get(&[kind, "kubernetes-sidecar-injector"]).await?;
         let wanted = "default/kubernetes-sidecar-injector";
@@ -344,9 +354,40 @@ pub(crate) async fn cert_manager_takes_over(at: &Installation) -> Result<()> {
     at.shell(UPGRADE).await?;
     settled(at, 2).await?;
     record(load.finish("`certManager` → `selfManaged`").await?).expect_nothing_lost()?;
-    at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-cert-manager", "-n", "default"]).await?;
+
+    by_way_of_provided(at, first).await?;
+    at.shell(UPGRADE).await?;
+    settled(at, 2).await?;
+    at.kubectl(&["delete", "secret", ISSUED_SECRET, "-n", "default"]).await?;
     let kinds = ["crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io"];
     at.kubectl(&[&["delete"], &kinds[..]].concat()).await.map(drop)
+}
+
+/// To cert-manager as docs/certificates.md has it for those who can lose nothing: its certificate is made and served, with both CAs
+/// trusted, before it has the `caBundle` to itself.
+async fn by_way_of_provided(at: &Installation, issued: &Issued) -> Result<()> {
+    at.kubectl(&["delete", "secret", ISSUED_SECRET, "-n", "default"]).await?;
+    let template = UPGRADE.replace("upgrade", "template").replace(" --reset-values", "");
+    let only = "--set certificates.mode=certManager --show-only templates/certmanager.yaml";
+    at.shell(&format!("{template} {only} | kubectl apply --namespace default -f -")).await?;
+    issue_secret(at, issued).await?;
+
+    let folder = tempfile::tempdir()?;
+    let both = folder.path().join("both.crt");
+    std::fs::write(&both, format!("{}{}", stored(at, "ca.crt").await?, issued.authority))?;
+    let load = Load::start(at).await?;
+    at.shell(&format!(
+        "{FORCED} --set certificates.mode=provided --set certificates.provided.secretName={ISSUED_SECRET} \
+         --set certificates.provided.certificateKey=tls.crt --set certificates.provided.privateKeyKey=tls.key \
+         --set-file certificates.provided.caBundle={}",
+        both.display()
+    ))
+    .await?;
+    settled(at, 2).await?;
+    at.shell(&format!("{UPGRADE} --take-ownership --set certificates.mode=certManager")).await?;
+    inject_authority(at, issued).await?;
+    settled(at, 2).await?;
+    record(load.finish("`selfManaged` → `provided` → `certManager`").await?).expect_nothing_lost()
 }
 
 /// A node's clock jumps by years, forward and back, while pods are created. What counts is the API server's, so nothing is
