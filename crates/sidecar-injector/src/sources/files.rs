@@ -318,21 +318,25 @@ mod tests {
             let link = folder.path().join(format!("{file}.yaml"));
             std::os::unix::fs::symlink(format!("..data/{file}.yaml"), link).unwrap();
         }
-        let (mut files, _) = Files::read(&[folder.path().to_owned()], ReadOptions::default()).unwrap();
         // Files that were written just now would be waited for.
         std::thread::sleep(2 * SETTLE);
+        let started = std::time::Instant::now();
+        let (mut files, _) = Files::read(&[folder.path().to_owned()], ReadOptions::default()).unwrap();
+        let reading = started.elapsed();
         let stop = Arc::new(AtomicBool::new(false));
         let swapping = std::thread::spawn({
             let (stop, folder) = (stop.clone(), folder.path().to_owned());
             move || {
-                for generation in (0..8).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let swaps = (0..8).cycle().zip([1, 2, 3, 8].into_iter().cycle());
+                for (generation, halves) in swaps.take_while(|_| !stop.load(Ordering::Relaxed)) {
                     swap(&folder, generation);
-                    // About as long as reading takes, so that it happens in the middle of it.
-                    std::thread::sleep(Duration::from_millis(10));
+                    // About as long as reading takes on this machine, so that it happens in the middle of it, and now and then
+                    // long enough for a look that is not disturbed.
+                    std::thread::sleep(reading * halves / 2);
                 }
             }
         });
-        // How often a look succeeds depends on the machine; most are disturbed.
+        // Most looks are disturbed.
         let (started, mut read) = (std::time::Instant::now(), 0);
         while read < 30 && started.elapsed() < Duration::from_secs(20) {
             let Ok(Some(parts)) = files.look() else { continue };
