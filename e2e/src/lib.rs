@@ -33,8 +33,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// # Errors
 /// None of these is there.
 pub fn injector_binary() -> Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository_root().join("target"), PathBuf::from);
+    let target = target_folder();
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let candidates = [
         std::env::var_os("SIDECAR_INJECTOR_BINARY").map(PathBuf::from),
@@ -43,6 +42,24 @@ pub fn injector_binary() -> Result<PathBuf> {
     ];
     let found = candidates.into_iter().flatten().find(|path| path.exists());
     found.context("there is no injector to test: run `cargo xtask test`, or `cargo build` first")
+}
+
+/// Where cargo puts what it builds.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let set = std::env::var_os("CARGO_TARGET_DIR");
+    set.map_or_else(|| repository_root().join("target"), PathBuf::from)
+}
+
+/// Says that a part of a test is left out, and why this machine cannot do it. `cargo xtask test`, which gives the file, repeats it
+/// at its end: what a test prints that passes, nobody sees.
+pub fn leave_out(reason: &str) {
+    eprintln!("LEFT OUT: {reason}");
+    let Some(path) = std::env::var_os("SIDECAR_LEFT_OUT") else { return };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    if let Err(error) = file.and_then(|mut file| writeln!(file, "{reason}")) {
+        eprintln!("this cannot be repeated at the end: {error}");
+    }
 }
 
 /// A cluster with the injector installed as the article installs it.

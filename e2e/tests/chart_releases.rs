@@ -217,14 +217,19 @@ async fn old_pods_have_left(at: &Installation) -> Result<()> {
 }
 
 /// The chart of the previous release, as Git has it; a shallow clone does not.
+///
+/// # Errors
+/// A clone with all its history has it not.
 fn previous_chart() -> Result<Option<tempfile::TempDir>> {
     let git =
         |arguments: &[&str]| Command::new("git").current_dir(repository_root()).args(arguments).output();
     let commit = format!("{PREVIOUS}^{{commit}}");
     if !git(&["cat-file", "-e", &commit])?.status.success() {
-        eprintln!(
-            "LEFT OUT: upgrades from the previous release ({PREVIOUS}), which is not in this clone: git fetch --unshallow"
-        );
+        let is_shallow = git(&["rev-parse", "--is-shallow-repository"])?.stdout.starts_with(b"true");
+        ensure!(is_shallow, "there is no commit {PREVIOUS} to upgrade from");
+        e2e::leave_out(&format!(
+            "upgrades from the previous release ({PREVIOUS}), which is not in this clone: git fetch --unshallow"
+        ));
         return Ok(None);
     }
     let folder = tempfile::tempdir()?;

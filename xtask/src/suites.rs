@@ -36,9 +36,11 @@ impl Suite {
     }
 }
 
-/// Runs them in this order, one for each processor at the same time. What those print that fail comes last.
-pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<()> {
+/// Runs them in this order, one for each processor at the same time. What those print that fail comes last. Returns what they left out,
+/// each with its reason.
+pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<Vec<String>> {
     let executables = build(suites)?;
+    let left_out = tempfile::NamedTempFile::new()?;
     let queue: Mutex<VecDeque<_>> = Mutex::new(suites.iter().collect());
     let failed = Mutex::new(Vec::new());
     let folder = repository_root().join("e2e");
@@ -52,6 +54,7 @@ pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<
             let mut command = Command::new(executable);
             command.args(suite.arguments).current_dir(&folder);
             command.envs(environment.iter().map(|(name, value)| (name, value)));
+            command.env("SIDECAR_LEFT_OUT", left_out.path());
             let (is_success, output) = output(&mut command)?;
             let took = started.elapsed().as_secs_f64();
             if is_success {
@@ -75,7 +78,7 @@ pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<
         eprint!("{output}");
     }
     ensure!(failed.is_empty(), "tests failed");
-    Ok(())
+    Ok(fs::read_to_string(left_out.path())?.lines().map(ToOwned::to_owned).collect())
 }
 
 /// Somebody else's cluster is one that all share.

@@ -11,6 +11,7 @@ use e2e::{INSTALL_INJECTOR, Installation, wait_for};
 use serde_json::{Value, json};
 use sidecar_testkit::{Cluster, Options, Tier};
 
+use crate::replicas::every_missed_pod_is_named;
 use crate::{record, settled, short_or_long};
 
 const SECRET: &str = "kubernetes-sidecar-injector-certificates";
@@ -18,8 +19,6 @@ const SECRET: &str = "kubernetes-sidecar-injector-certificates";
 const ISSUED_SECRET: &str = "kubernetes-sidecar-injector-cert-manager";
 /// Without the last part Helm would take the values of the last upgrade where there are none.
 const UPGRADE: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reset-values";
-/// The same, and whoever else owns a field gives way (Helm 4).
-const FORCED: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reset-values --force-conflicts";
 
 /// The name of every webhook, of pods and of definitions, with the CA certificates that it trusts.
 async fn bundles(at: &Installation) -> Result<Vec<Vec<String>>> {
@@ -151,10 +150,12 @@ pub(crate) async fn certificates_that_live_for_seconds(at: &Installation) -> Res
 /// The replicas serve on with what they have, and share it again when there is a Secret.
 pub(crate) async fn the_secret_is_deleted(at: &Installation) -> Result<()> {
     let authority = stored(at, "ca.crt").await?;
+    let before = said(at, "certificates_not_shared")?;
     let load = Load::start(at).await?;
     at.kubectl(&["delete", "secret", SECRET, "-n", "default"]).await?;
     wait_for("a word about it", async || {
-        Ok(said(at, "certificates_not_shared")?.iter().all(|count| *count > 0))
+        let now = said(at, "certificates_not_shared")?;
+        Ok(before.iter().zip(&now).all(|(before, now)| now > before))
     })
     .await?;
     // One that starts now makes its own, and the webhooks trust it beside the others.
@@ -202,7 +203,7 @@ pub(crate) async fn the_secret_is_damaged(at: &Installation) -> Result<()> {
 /// Until it is put back nothing is injected, which is the one thing that no injector can prevent; it is a moment.
 pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
     let authority = stored(at, "ca.crt").await?;
-    let load = Load::start(at).await?;
+    let load = Load::start_keeping(at).await?;
     for _ in 0..3 {
         for (kind, count) in [("mutatingwebhookconfiguration", 4), ("validatingwebhookconfiguration", 1)] {
             let clear = (0..count)
@@ -218,46 +219,78 @@ pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
     }
     let left = bundles(at).await?;
     ensure!(left.iter().all(|bundle| bundle.len() == 1), "a CA that nobody uses came back: {left:?}");
-    let report = record(load.finish("`caBundle` cleared, three times").await?);
+    let (report, places) = load.finish_keeping("`caBundle` cleared, three times").await?;
+    let report = record(report);
     ensure!(report.gap < Duration::from_secs(5) && report.injected > report.attempts / 2, "{report}");
+    every_missed_pod_is_named(at, &report, &places).await?;
     crate::recovered(at).await
 }
 
-/// By upgrades from any mode to any other: old pods are trusted as long as they serve, and new ones before they do.
+/// By the upgrades of docs/certificates.md: old pods are trusted as long as they serve, and new ones before they do.
 pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let file = |name: &str| folder.path().join(name).display().to_string();
+    let page = Page::open()?;
     let issued = issued()?;
     let first = issued.first().context("no certificate")?;
-    std::fs::write(file("tls.crt"), &first.certificate)?;
-    std::fs::write(file("tls.key"), &first.key)?;
-    at.shell(&format!(
-        "kubectl create secret generic certs -n default --from-file=tls-cert-file={} --from-file=tls-private-key-file={}",
-        file("tls.crt"),
-        file("tls.key")
-    ))
-    .await?;
-
-    // To one's own certificate: trust both, then use it.
-    let provided = "--set certificates.mode=provided --set certificates.provided.secretName=certs";
-    let with = |name: &str| format!("--set-file certificates.provided.caBundle={}", file(name));
-    std::fs::write(file("both.crt"), format!("{}{}", first.authority, stored(at, "ca.crt").await?))?;
-    std::fs::write(file("own.crt"), &first.authority)?;
-    for (name, line) in [
-        ("Certificate mode: `selfManaged` → `provided`", format!("{FORCED} {provided} {}", with("both.crt"))),
-        ("one's own CA alone", format!("{FORCED} {provided} {}", with("own.crt"))),
-        ("`provided` → `selfManaged`", UPGRADE.to_owned()),
-        ("`selfManaged` → `helm`", format!("{FORCED} --set certificates.mode=helm")),
-        ("`helm` → `selfManaged`", UPGRADE.to_owned()),
-        ("`selfManaged`, once more", UPGRADE.to_owned()),
+    for (name, text) in
+        [("tls.crt", &first.certificate), ("tls.key", &first.key), ("ca.crt", &first.authority)]
+    {
+        std::fs::write(page.folder.path().join(name), text)?;
+    }
+    page.run(at, "kubectl create secret generic kubernetes-sidecar-injector-certs --namespace default --from-file=tls-cert-file=tls.crt \
+                  --from-file=tls-private-key-file=tls.key").await?;
+    let to_provided = "--force-conflicts --set certificates.mode=provided --set certificates.provided.secretName=kubernetes-sidecar-injector-certs";
+    let to_own_alone = "--reset-then-reuse-values --set-file certificates.provided.caBundle=ca.crt";
+    let to_helm = page.commands("--force-conflicts --set certificates.mode=helm")?;
+    let to_self_managed = page.commands("--set certificates=null")?;
+    for (name, commands) in [
+        ("Certificate mode: `selfManaged` → `provided`", page.commands(to_provided)?),
+        ("one's own CA alone", page.commands(to_own_alone)?),
+        ("`provided` → `selfManaged`", to_self_managed),
+        ("`selfManaged` → `helm`", to_helm),
+        ("`helm` → `selfManaged`", to_self_managed),
+        ("`selfManaged`, once more", UPGRADE),
     ] {
         let load = Load::start(at).await?;
-        at.shell(&line).await.with_context(|| line.clone())?;
+        page.run(at, commands).await?;
         settled(at, 2).await?;
         record(load.finish(name).await?).expect_nothing_lost()?;
     }
-    at.kubectl(&["delete", "secret", "certs", "-n", "default"]).await?;
-    Ok(())
+    at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-certs", "-n", "default"]).await.map(drop)
+}
+
+/// docs/certificates.md, and a folder to follow it in.
+struct Page {
+    text: String,
+    folder: tempfile::TempDir,
+}
+
+impl Page {
+    fn open() -> Result<Self> {
+        let (root, folder) = (sidecar_testkit::repository_root(), tempfile::tempdir()?);
+        std::os::unix::fs::symlink(root.join("charts"), folder.path().join("charts"))?;
+        Ok(Page { text: std::fs::read_to_string(root.join("docs/certificates.md"))?, folder })
+    }
+
+    /// Those with these words in them, of which there is one block.
+    fn commands(&self, words: &str) -> Result<&str> {
+        // Odd ones are between fences. Their first line is a language.
+        let blocks = self.text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
+        let in_one_line = |commands: &str| {
+            let words: Vec<_> = commands.split_whitespace().filter(|word| *word != "\\").collect();
+            words.join(" ")
+        };
+        let blocks = blocks.map(|(_, commands)| commands);
+        let found: Vec<_> = blocks.filter(|commands| in_one_line(commands).contains(words)).collect();
+        let [commands] = found[..] else {
+            anyhow::bail!("{words:?} is in {} blocks of the page", found.len())
+        };
+        Ok(commands)
+    }
+
+    async fn run(&self, at: &Installation, commands: &str) -> Result<()> {
+        let script = format!("set -eu -o pipefail; cd {}\n{commands}", self.folder.path().display());
+        at.shell(&script).await.with_context(|| commands.to_owned()).map(drop)
+    }
 }
 
 /// A CA that is not the injector's, and a certificate that it signed.
@@ -282,10 +315,16 @@ fn issued() -> Result<Vec<Issued>> {
     [(), ()].map(issue).into_iter().collect()
 }
 
-/// What cert-manager does about a Certificate: its Secret, then the CA injector's `caBundle`. There is none on this cluster.
-async fn play_cert_manager(at: &Installation, issued: &Issued) -> Result<()> {
+/// What cert-manager does about a Certificate, of which there is none on this cluster: the Secret, and that it says so.
+async fn cert_manager_answers(at: &Installation, issued: &Issued) -> Result<()> {
+    let certificate = ["certificate", "kubernetes-sidecar-injector", "-n", "default"];
+    wait_for("the Certificate", async || {
+        Ok(at.kubectl(&[&["get"], &certificate[..]].concat()).await.is_ok())
+    })
+    .await?;
     issue_secret(at, issued).await?;
-    inject_authority(at, issued).await
+    let ready = r#"{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}"#;
+    at.kubectl(&[&["patch"], &certificate[..], &["--type=merge", "-p", ready]].concat()).await.map(drop)
 }
 
 async fn issue_secret(at: &Installation, issued: &Issued) -> Result<()> {
@@ -297,6 +336,7 @@ async fn issue_secret(at: &Installation, issued: &Issued) -> Result<()> {
     at.cluster.kubectl_with_input(&["apply", "-f", "-"], &secret.to_string()).await?.checked().map(drop)
 }
 
+/// What cert-manager's CA injector does: its CA, and no other, in every `caBundle`.
 async fn inject_authority(at: &Installation, issued: &Issued) -> Result<()> {
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         let object = at.get(&[kind, "kubernetes-sidecar-injector"]).await?;
@@ -335,15 +375,20 @@ pub(crate) async fn cert_manager_takes_over(at: &Installation) -> Result<()> {
 
     // cert-manager writes its CA alone, so the old pods are not trusted until they are gone: what is lost meanwhile is
     // counted, and what comes after must not be.
-    let load = Load::start(at).await?;
+    let page = Page::open()?;
+    let load = Load::start_keeping(at).await?;
     at.shell(&format!("{UPGRADE} --set certificates.mode=certManager")).await?;
-    play_cert_manager(at, first).await?;
+    issue_secret(at, first).await?;
+    inject_authority(at, first).await?;
     settled(at, 2).await?;
-    let report = record(load.finish("Certificate mode: `selfManaged` → `certManager`").await?);
+    let (report, places) = load.finish_keeping("`selfManaged` → `certManager` at once").await?;
+    let report = record(report);
     ensure!(report.injected > report.attempts / 2, "{report}");
+    every_missed_pod_is_named(at, &report, &places).await?;
 
     let load = Load::start(at).await?;
-    play_cert_manager(at, second).await?;
+    issue_secret(at, second).await?;
+    inject_authority(at, second).await?;
     wait_for("the new certificate in every replica", async || {
         Ok(said(at, "certificate_reloaded")?.iter().all(|count| *count > 0))
     })
@@ -351,43 +396,27 @@ pub(crate) async fn cert_manager_takes_over(at: &Installation) -> Result<()> {
     record(load.finish("cert-manager renews the certificate").await?).expect_nothing_lost()?;
 
     let load = Load::start(at).await?;
-    at.shell(UPGRADE).await?;
+    page.run(at, page.commands("--set certificates=null")?).await?;
     settled(at, 2).await?;
     record(load.finish("`certManager` → `selfManaged`").await?).expect_nothing_lost()?;
 
-    by_way_of_provided(at, first).await?;
-    at.shell(UPGRADE).await?;
+    at.kubectl(&["delete", "secret", ISSUED_SECRET, "-n", "default"]).await?;
+    let asked = page.run(at, page.commands("--show-only templates/certmanager.yaml")?);
+    let (asked, answered) = tokio::join!(asked, cert_manager_answers(at, first));
+    answered.and(asked)?;
+    let load = Load::start(at).await?;
+    page.run(at, page.commands("certificates.provided.certificateKey=tls.crt")?).await?;
+    settled(at, 2).await?;
+    page.run(at, page.commands("mode=certManager --set certificates.provided=null")?).await?;
+    inject_authority(at, first).await?;
+    settled(at, 2).await?;
+    record(load.finish("`selfManaged` → `provided` → `certManager`").await?).expect_nothing_lost()?;
+
+    page.run(at, page.commands("--set certificates=null")?).await?;
     settled(at, 2).await?;
     at.kubectl(&["delete", "secret", ISSUED_SECRET, "-n", "default"]).await?;
     let kinds = ["crd/certificates.cert-manager.io", "crd/issuers.cert-manager.io"];
     at.kubectl(&[&["delete"], &kinds[..]].concat()).await.map(drop)
-}
-
-/// To cert-manager as docs/certificates.md has it for those who can lose nothing: its certificate is made and served, with both CAs
-/// trusted, before it has the `caBundle` to itself.
-async fn by_way_of_provided(at: &Installation, issued: &Issued) -> Result<()> {
-    at.kubectl(&["delete", "secret", ISSUED_SECRET, "-n", "default"]).await?;
-    let template = UPGRADE.replace("upgrade", "template").replace(" --reset-values", "");
-    let only = "--set certificates.mode=certManager --show-only templates/certmanager.yaml";
-    at.shell(&format!("{template} {only} | kubectl apply --namespace default -f -")).await?;
-    issue_secret(at, issued).await?;
-
-    let folder = tempfile::tempdir()?;
-    let both = folder.path().join("both.crt");
-    std::fs::write(&both, format!("{}{}", stored(at, "ca.crt").await?, issued.authority))?;
-    let load = Load::start(at).await?;
-    at.shell(&format!(
-        "{FORCED} --set certificates.mode=provided --set certificates.provided.secretName={ISSUED_SECRET} \
-         --set certificates.provided.certificateKey=tls.crt --set certificates.provided.privateKeyKey=tls.key \
-         --set-file certificates.provided.caBundle={}",
-        both.display()
-    ))
-    .await?;
-    settled(at, 2).await?;
-    at.shell(&format!("{UPGRADE} --take-ownership --set certificates.mode=certManager")).await?;
-    inject_authority(at, issued).await?;
-    settled(at, 2).await?;
-    record(load.finish("`selfManaged` → `provided` → `certManager`").await?).expect_nothing_lost()
 }
 
 /// A node's clock jumps by years, forward and back, while pods are created. What counts is the API server's, so nothing is
@@ -395,13 +424,13 @@ async fn by_way_of_provided(at: &Installation, issued: &Issued) -> Result<()> {
 /// binary.
 pub(crate) async fn a_clock_jumps(_: &Installation) -> Result<()> {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
-    let binary = sidecar_testkit::repository_root().join("target/debug/sidecar-injector");
-    for file in [std::path::Path::new(&library), &binary] {
-        if !file.exists() {
-            eprintln!("LEFT OUT: {} is missing (Debian package faketime, cargo build)", file.display());
-            return Ok(());
-        }
+    if !std::path::Path::new(&library).exists() {
+        ensure!(std::env::var_os("SIDECAR_REQUIRE_FAKETIME").is_none(), "{library} is missing");
+        e2e::leave_out(&format!("the jump of the clock: {library} is missing (Debian's package faketime)"));
+        return Ok(());
     }
+    let binary = e2e::target_folder().join("debug/sidecar-injector");
+    ensure!(binary.exists(), "there is no {}: cargo build", binary.display());
     let folder = tempfile::tempdir()?;
     let clock = folder.path().join("clock");
     std::fs::write(&clock, "+0")?;

@@ -116,7 +116,11 @@ fn is_explained(report: &Report) -> Result<()> {
 }
 
 /// The log names every pod that went without its sidecar, and no other; the metric counts them.
-async fn every_missed_pod_is_named(at: &Installation, report: &Report, places: &Places) -> Result<()> {
+pub(crate) async fn every_missed_pod_is_named(
+    at: &Installation,
+    report: &Report,
+    places: &Places,
+) -> Result<()> {
     let open = places.open.name();
     let mut named = BTreeSet::new();
     let mut counted = f64::NAN;
