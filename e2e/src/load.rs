@@ -450,4 +450,28 @@ mod tests {
         let report = report(vec![missed(20), missed(1), missed(2), missed(3), missed(9)]);
         assert_eq!(report.trouble, Duration::from_secs(3));
     }
+
+    /// The page has no row of a trial that there is not, and every trial that there is.
+    #[test]
+    fn the_documentation_has_a_row_of_every_trial() {
+        let root = sidecar_testkit::repository_root();
+        let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+        let (_, table) = page.split_once(Report::HEAD).expect("the head of the table");
+        let rows: Vec<_> = table.trim_start().lines().map_while(|line| line.strip_prefix("| ")).collect();
+        let rows: Vec<_> = rows.iter().filter_map(|row| Some(row.split_once(" | ")?.0)).collect();
+        let folder = std::fs::read_dir(root.join("e2e/tests/faults")).unwrap();
+        let trials: String =
+            folder.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        for row in &rows {
+            assert!(trials.contains(&format!("\"{row}\"")), "{row}");
+        }
+        for recorded in trials.split("record(").skip(1) {
+            let Some((_, recorded)) = recorded.split_once('"') else { continue };
+            let name = recorded.split('"').next().unwrap_or_default();
+            // What is no name is the message of a check that follows.
+            let is_name =
+                name.starts_with(|letter: char| letter.is_uppercase() || letter == '`' || letter == '1');
+            assert!(!is_name || rows.contains(&name), "{name}");
+        }
+    }
 }
