@@ -7,7 +7,7 @@ pub(crate) mod events;
 mod http;
 mod lease;
 mod liveness;
-mod logs;
+pub(crate) mod logs;
 mod metrics;
 mod probe;
 

@@ -1,6 +1,7 @@
 //! What is remembered of pods: of those that are fine hardly anything, of the others what is to be said.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use sidecar_engine::{State, fingerprint};
 use tracing::{info, warn};
 
 use super::mark::{Lacking, Mark};
+use crate::serve::logs::short;
 
 /// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
 pub(super) type Key = u64;
@@ -43,27 +45,36 @@ pub(super) struct Waiting {
     pub(super) name: Box<str>,
 }
 
-/// One that goes without something.
+/// One that goes without something. There may be as many of them as there are pods.
 #[derive(Debug)]
 pub(super) struct Without {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) owner: Option<OwnerReference>,
+    pub(super) namespace: Box<str>,
+    pub(super) name: Box<str>,
+    pub(super) owner: Option<Owner>,
     pub(super) created: Option<SystemTime>,
     /// What the owner's template said when it was made.
     pub(super) mark: Option<Mark>,
-    pub(super) found: Vec<Found>,
+    pub(super) found: Box<[Found]>,
     /// What it is to be made anew for.
     pub(super) lacking: Option<Lacking>,
+}
+
+/// Who made it: what is needed of a reference, in which anything may stand.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) key: Key,
+    /// Whether it is of the group of Deployments.
+    pub(super) is_of_apps: bool,
+    pub(super) kind: Box<str>,
+    pub(super) name: Box<str>,
 }
 
 /// What it goes without.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) definition: String,
+    pub(super) definition: Box<str>,
     pub(super) state: State,
     pub(super) reason: &'static str,
-    pub(super) message: String,
     /// Whether it is to be made anew, and would have it then.
     pub(super) is_repairable: bool,
     /// Of the definition.
@@ -74,6 +85,23 @@ impl Without {
     /// What it is to be made anew for.
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Found> {
         self.found.iter().filter(|found| found.is_repairable)
+    }
+}
+
+impl Owner {
+    pub(super) fn new(reference: &OwnerReference) -> Self {
+        Owner {
+            key: hash(&reference.uid),
+            is_of_apps: reference.api_version == "apps/v1",
+            kind: short(&reference.kind).into(),
+            name: short(&reference.name).into(),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.kind, self.name)
     }
 }
 
@@ -183,10 +211,11 @@ impl Pods {
     }
 
     /// Remembers one that goes without something, and says so once. What was said now, if anything was.
-    pub(super) fn goes_without(&mut self, key: Key, pod: Without) -> Option<String> {
+    /// `messages` has the words for each thing that it goes without; they are not kept.
+    pub(super) fn goes_without(&mut self, key: Key, pod: Without, messages: &[String]) -> Option<String> {
         let before = self.without.remove(&key);
         let mut news = Vec::new();
-        for found in &pod.found {
+        for (found, message) in pod.found.iter().zip(messages) {
             let is_known = before.as_ref().is_some_and(|before| {
                 let mut before = before.found.iter();
                 before.any(|old| old.definition == found.definition && old.reason == found.reason)
@@ -196,13 +225,12 @@ impl Pods {
                     event = "pod_missed",
                     namespace = pod.namespace,
                     pod = pod.name,
-                    owner = pod.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name)),
+                    owner = pod.owner.as_ref().map(ToString::to_string),
                     definition = found.definition,
                     reason = found.reason,
-                    "{}",
-                    found.message
+                    "{message}"
                 );
-                news.push(format!("{}: {}: {}", found.definition, found.reason, found.message));
+                news.push(format!("{}: {}: {message}", found.definition, found.reason));
             }
         }
         self.without.insert(key, pod);
@@ -264,20 +292,19 @@ mod tests {
 
     fn without(reason: &'static str) -> Without {
         let found = Found {
-            definition: "logs".to_owned(),
+            definition: "logs".into(),
             state: State::Missing,
             reason,
-            message: String::new(),
             is_repairable: false,
             fingerprint: 0,
         };
         Without {
-            namespace: "default".to_owned(),
-            name: "a".to_owned(),
+            namespace: "default".into(),
+            name: "a".into(),
             owner: None,
             created: None,
             mark: None,
-            found: vec![found],
+            found: [found].into(),
             lacking: None,
         }
     }
@@ -330,7 +357,7 @@ mod tests {
         let pod = metadata("a", "1");
         pods.take_in(&pod);
         assert_eq!(waiting(&mut pods), ["a"]);
-        pods.goes_without(key(&pod).unwrap(), without("NotInjected"));
+        pods.goes_without(key(&pod).unwrap(), without("NotInjected"), &[]);
         pods.take_in(&pod);
         assert_eq!(waiting(&mut pods), ["a"]);
         pods.is_fine(key(&pod).unwrap());
@@ -343,7 +370,7 @@ mod tests {
         let mut pods = Pods::default();
         for name in ["a", "b"] {
             pods.take_in(&metadata(name, "1"));
-            pods.goes_without(key(&metadata(name, "1")).unwrap(), without("NotInjected"));
+            pods.goes_without(key(&metadata(name, "1")).unwrap(), without("NotInjected"), &[]);
         }
         assert_eq!(pods.found().count(), 2);
         pods.begin_list();

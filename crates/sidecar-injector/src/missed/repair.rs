@@ -6,13 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Watchdog;
 use super::mark::{Lacking, Mark, ONCE};
-use super::pods::{Key, Pods, Without, hash};
+use super::pods::{Key, Owner, Pods, Without};
 use super::watch::{NO_ANSWER, PATIENCE};
 use super::workload::{self, Hindrance, Target};
 
@@ -63,7 +62,7 @@ pub(super) struct Repairs {
     /// By owner, and what its pods went without.
     evictions: HashMap<(Key, Lacking), Evictions>,
     /// Whose turn it is, and since when.
-    namespace: Option<(String, Instant)>,
+    namespace: Option<(Box<str>, Instant)>,
     /// What making them anew does not bring to the pods of which owner, as far as it was said.
     useless: HashMap<Key, Lacking>,
 }
@@ -88,7 +87,7 @@ struct Evictions {
 struct Candidate<'p> {
     key: Key,
     owner_key: Key,
-    owner: &'p OwnerReference,
+    owner: &'p Owner,
     lacking: Lacking,
     pod: &'p Without,
 }
@@ -175,7 +174,7 @@ impl Repairs {
     }
 
     /// The namespace in which something is done now.
-    fn turn(&mut self, candidates: &[Candidate<'_>], now: Instant) -> Option<String> {
+    fn turn(&mut self, candidates: &[Candidate<'_>], now: Instant) -> Option<Box<str>> {
         if let Some((namespace, since)) = &self.namespace
             && now < *since + TURN
         {
@@ -216,7 +215,7 @@ impl Repairs {
     }
 
     fn remember_eviction(&mut self, candidate: &Candidate<'_>, pods: &Pods) {
-        let owner_of = |pod: &Without| pod.owner.as_ref().map(|owner| hash(&owner.uid));
+        let owner_of = |pod: &Without| pod.owner.as_ref().map(|owner| owner.key);
         let siblings = pods.without().values().filter(|pod| owner_of(pod) == Some(candidate.owner_key));
         let Some(newest) = siblings.filter_map(|pod| pod.created).max() else { return };
         let last = SystemTime::now();
@@ -238,8 +237,8 @@ impl<'p> Candidate<'p> {
     /// None, for what nobody makes again, or nobody wants made again.
     fn new(key: Key, pod: &'p Without) -> Option<Self> {
         // Who made it does not make another one, or makes it in its own time.
-        let owner = pod.owner.as_ref().filter(|owner| owner.kind != "Job")?;
-        Some(Candidate { key, owner_key: hash(&owner.uid), owner, lacking: pod.lacking?, pod })
+        let owner = pod.owner.as_ref().filter(|owner| &*owner.kind != "Job")?;
+        Some(Candidate { key, owner_key: owner.key, owner, lacking: pod.lacking?, pod })
     }
 
     async fn make_anew(&self, watchdog: &Watchdog) -> Attempt {
@@ -303,7 +302,7 @@ impl<'p> Candidate<'p> {
 
     fn failed(&self, problem: &str) -> Attempt {
         let Without { namespace, name, .. } = self.pod;
-        let owner = format!("{}/{}", self.owner.kind, self.owner.name);
+        let owner = self.owner.to_string();
         warn!(event = "repair_failed", namespace, pod = name, owner, problem);
         Attempt::Done(Outcome::Failed)
     }
@@ -315,7 +314,7 @@ impl<'p> Candidate<'p> {
             event = "repair_useless",
             namespace,
             pod = name,
-            owner = format!("{}/{}", self.owner.kind, self.owner.name),
+            owner = self.owner.to_string(),
             definitions = definitions.join(","),
             "it was made anew for this and goes without it all the same: see why the API server does not ask about it, or gets no answer"
         );
@@ -337,10 +336,10 @@ impl Attempt {
 mod tests {
     use std::collections::BTreeMap;
 
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
     use sidecar_engine::State;
 
-    use super::super::pods::{Found, lacking};
+    use super::super::pods::{Found, hash, lacking};
     use super::*;
 
     fn time(text: &str) -> SystemTime {
@@ -349,10 +348,9 @@ mod tests {
 
     fn found(definition: &str, fingerprint: u32) -> Found {
         Found {
-            definition: definition.to_owned(),
+            definition: definition.into(),
             state: State::Missing,
             reason: "NotInjected",
-            message: String::new(),
             is_repairable: true,
             fingerprint,
         }
@@ -362,15 +360,15 @@ mod tests {
     fn pod(name: &str, created: &str, fingerprint: u32) -> Without {
         let (namespace, name) = name.split_once('/').unwrap();
         let owner = name.split('-').next().unwrap();
-        let found = vec![found("logs", fingerprint)];
+        let found = [found("logs", fingerprint)];
         Without {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            owner: Some(OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() }),
+            namespace: namespace.into(),
+            name: name.into(),
+            owner: Some(Owner::new(&OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() })),
             created: Some(time(created)),
             mark: None,
             lacking: lacking(&found),
-            found,
+            found: found.into(),
         }
     }
 
@@ -387,7 +385,7 @@ mod tests {
     fn pods(all: impl IntoIterator<Item = Without>) -> Pods {
         let mut pods = Pods::default();
         for pod in all {
-            pods.goes_without(hash(&pod.name), pod);
+            pods.goes_without(hash(&pod.name), pod, &[]);
         }
         pods
     }
@@ -395,7 +393,7 @@ mod tests {
     /// The names of those for whom a try is worth it, and of those about whom it is said that none is.
     fn candidates(repairs: &mut Repairs, pods: &Pods) -> [Vec<String>; 2] {
         let (worth, useless) = repairs.candidates(pods, Instant::now());
-        [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.clone()).collect())
+        [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.to_string()).collect())
     }
 
     #[test]
@@ -423,7 +421,7 @@ mod tests {
         reported.lacking = lacking(&reported.found);
         let bare = Without { owner: None, ..pod("a/bare-1", "10:00:00", 1) };
         let mut job = pod("a/job-1", "10:00:00", 1);
-        job.owner.as_mut().unwrap().kind = "Job".to_owned();
+        job.owner.as_mut().unwrap().kind = "Job".into();
         let pods = pods([reported, bare, job]);
         assert_eq!(candidates(&mut Repairs::default(), &pods), [vec![""; 0], vec![]]);
     }
@@ -437,18 +435,18 @@ mod tests {
         let now = Instant::now();
         for (evicted, made) in [("set-1", "a/set-3"), ("set-2", "a/set-4")] {
             let (worth, useless) = repairs.candidates(&pods, now);
-            said.extend(useless.iter().map(|candidate| candidate.pod.name.clone()));
-            let candidate = worth.iter().find(|candidate| candidate.pod.name == evicted).unwrap();
+            said.extend(useless.iter().map(|candidate| candidate.pod.name.to_string()));
+            let candidate = worth.iter().find(|candidate| *candidate.pod.name == *evicted).unwrap();
             assert!(repairs.take_down(candidate, &Attempt::Done(Outcome::Evicted), &pods, now));
             pods.forget(&metadata(evicted));
             let made = Without { created: Some(SystemTime::now()), ..pod(made, "10:00:00", 1) };
-            pods.goes_without(hash(&made.name), made);
+            pods.goes_without(hash(&made.name), made, &[]);
         }
         assert_eq!(candidates(&mut repairs, &pods), [vec![""; 0], vec![]]);
         // It stands for all of the owner's.
         assert_eq!(said, ["set-3"]);
         let changed = Without { created: Some(SystemTime::now()), ..pod("a/set-4", "10:00:00", 2) };
-        pods.goes_without(hash("set-4"), changed);
+        pods.goes_without(hash("set-4"), changed, &[]);
         assert_eq!(candidates(&mut repairs, &pods), [vec!["set-4".to_owned()], vec![]]);
     }
 

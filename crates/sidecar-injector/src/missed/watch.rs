@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,15 +11,13 @@ use kube::api::GetParams;
 use kube::core::{PartialObjectMeta, Request};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _};
-use serde::Deserialize;
-use sidecar_engine::{Namespace, Namespaces as _, Reason, Standing, State};
+use sidecar_engine::{Namespace, Namespaces as _};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::Watchdog;
 use super::listing::Listing;
-use super::mark::Mark;
-use super::pods::{Found, Pods, Waiting, Without, key, lacking};
+use super::pods::Pods;
 use super::repair::{self, Repairs};
 use crate::sources::watching::Trouble;
 
@@ -33,20 +31,6 @@ pub(super) const NO_ANSWER: &str = "the API server does not answer";
 
 /// How often what has changed is shown.
 const SHOW: Duration = Duration::from_millis(500);
-
-/// What is read of a pod beside what the engine reads.
-#[derive(Deserialize)]
-struct Head {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    status: Status,
-}
-
-#[derive(Deserialize, Default)]
-struct Status {
-    #[serde(default)]
-    phase: String,
-}
 
 /// Looks at all pods, as long as it is polled.
 pub(super) async fn follow(watchdog: &Watchdog) {
@@ -129,7 +113,7 @@ impl Watchdog {
         engine.may_concern(owned(&metadata.labels), owned(&metadata.annotations), &self.namespace(name))
     }
 
-    fn namespace(&self, name: &str) -> Arc<Namespace> {
+    pub(super) fn namespace(&self, name: &str) -> Arc<Namespace> {
         self.namespaces.get(name).unwrap_or_else(|| Arc::new(Namespace::unknown(name)))
     }
 
@@ -166,70 +150,9 @@ impl Watchdog {
         }
     }
 
-    fn judge(&self, pods: &mut Pods, waiting: &Waiting, text: &str) {
-        let namespace = self.namespace(&waiting.namespace);
-        let loaded = self.definitions.current();
-        let (Ok(head), Ok(standings)) =
-            (serde_json::from_str::<Head>(text), loaded.engine.standings(text, &namespace))
-        else {
-            return;
-        };
-        let is_over = matches!(&*head.status.phase, "Succeeded" | "Failed");
-        let is_another = key(&head.metadata) != Some(waiting.key);
-        if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
-            return pods.is_fine(waiting.key);
-        }
-        let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
-        let without = standings.into_iter().filter(|standing| standing.state != State::Present);
-        let found: Vec<_> = without.map(|standing| found(standing, not_asked.as_deref())).collect();
-        if found.is_empty() {
-            return pods.is_fine(waiting.key);
-        }
-        let time = |time: k8s_openapi::jiff::Timestamp| SystemTime::from(time);
-        let annotations = head.metadata.annotations.unwrap_or_default();
-        let owners = head.metadata.owner_references.unwrap_or_default();
-        let pod = Without {
-            namespace: waiting.namespace.to_string(),
-            name: waiting.name.to_string(),
-            owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
-            created: head.metadata.creation_timestamp.map(|created| time(created.0)),
-            mark: Mark::of(&annotations),
-            lacking: lacking(&found),
-            found,
-        };
-        if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
-            events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);
-        }
-    }
-
     fn show(&self, pods: &mut Pods) {
         pods.is_dirty = false;
         self.metrics.show(&self.definitions.current().engine, pods.found());
         pods.say();
     }
-}
-
-/// What is to be said about a definition that a pod goes without.
-fn found(standing: Standing<'_>, not_asked: Option<&str>) -> Found {
-    let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
-    let not_asked = not_asked.filter(|_| would_be_injected);
-    let (reason, message) = match (not_asked, state, reason) {
-        (Some(remedy), State::Missing, _) => ("NotAsked", remedy.to_owned()),
-        (None, State::Missing, Reason::Injected) => (
-            "NotInjected",
-            "nothing is in the way now: the definition is younger than the pod, or nobody answered when it was made".to_owned(),
-        ),
-        (_, State::Outdated, _) => (
-            "Outdated",
-            match detail {
-                Some(detail) => format!("the pod has something else than the definition says now: {detail}"),
-                None => "the pod has something else than the definition says now".to_owned(),
-            },
-        ),
-        (_, _, reason) => {
-            (reason.code(), detail.map_or_else(|| reason.explanation().to_owned(), std::borrow::Cow::into_owned))
-        }
-    };
-    let is_repairable = repairs && would_be_injected && not_asked.is_none();
-    Found { definition: definition.into_owned(), state, reason, message, is_repairable, fingerprint }
 }
