@@ -314,8 +314,6 @@ async fn made_while_the_leader_lived(trial: &Trial) -> Result<()> {
     trial.wait_for_containers("late", "late", "app").await?;
     trial.at.kubectl(&["label", "namespace", "late", "sidecar.me/inject-"]).await?;
     dry_run("app repaired").await?;
-    // Changes of namespaces are noticed after a while, those of pods at once.
-    trial.at.kubectl(&["annotate", "pods", "-n", "late", "-l", "app=late", "touched=yes"]).await?;
     trial.wait_for_containers("late", "late", "app repaired").await
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -14,6 +14,9 @@ use crate::serve::logs::short;
 
 /// An object by the hash of its uid: of 50,000 pods that are fine nothing else is kept but the hash of what they said.
 pub(super) type Key = u64;
+
+/// A hash of what pods are judged by.
+pub(super) type Basis = u64;
 
 /// At most so many problems are told from each other.
 const PROBLEMS: usize = 32;
@@ -138,14 +141,19 @@ impl Pods {
         }
     }
 
+    /// What a pod is judged by beside itself: the definitions as they are now, and what is known of its namespace.
+    pub(super) fn basis(&self, namespace_version: Option<u64>) -> Basis {
+        hash(&(self.epoch, namespace_version))
+    }
+
     /// Definitions have changed.
     pub(super) fn begin_again(&mut self) {
         self.epoch += 1;
         self.is_dirty = true;
     }
 
-    /// Takes in a pod that a definition may be meant for.
-    pub(super) fn take_in(&mut self, metadata: &ObjectMeta) {
+    /// Takes in a pod that a definition may be meant for, in a namespace that is known in this version.
+    pub(super) fn take_in(&mut self, metadata: &ObjectMeta, namespace_version: Option<u64>) {
         let (Some(key), Some(namespace), Some(name)) =
             (key(metadata), metadata.namespace.as_deref(), metadata.name.as_deref())
         else {
@@ -154,9 +162,7 @@ impl Pods {
         if let Some(listed) = &mut self.listed {
             listed.insert(key);
         }
-        let mut hasher = DefaultHasher::new();
-        (&metadata.labels, &metadata.annotations, self.epoch).hash(&mut hasher);
-        let version = hasher.finish();
+        let version = hash(&(&metadata.labels, &metadata.annotations, self.basis(namespace_version)));
         let is_same = self.known.insert(key, version) == Some(version);
         // Whether one that goes without has come to its end is in its status, which is not watched.
         if (!is_same || self.without.contains_key(&key)) && self.queued.insert(key) {
@@ -269,10 +275,9 @@ pub(super) fn key(metadata: &ObjectMeta) -> Option<Key> {
     metadata.uid.as_deref().map(hash)
 }
 
-/// The same, of a uid.
-pub(super) fn hash(uid: &str) -> Key {
+pub(super) fn hash(value: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
-    uid.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -317,27 +322,37 @@ mod tests {
     fn a_pod_is_looked_at_once_unless_it_or_the_definitions_change() {
         let mut pods = Pods::default();
         for _ in 0..2 {
-            pods.take_in(&metadata("a", "1"));
-            pods.take_in(&metadata("b", "1"));
+            pods.take_in(&metadata("a", "1"), None);
+            pods.take_in(&metadata("b", "1"), None);
         }
         assert_eq!(waiting(&mut pods), ["a", "b"]);
-        pods.take_in(&metadata("a", "1"));
+        pods.take_in(&metadata("a", "1"), None);
         assert_eq!(waiting(&mut pods), [""; 0]);
-        pods.take_in(&metadata("a", "2"));
+        pods.take_in(&metadata("a", "2"), None);
         assert_eq!(waiting(&mut pods), ["a"]);
         pods.begin_again();
-        pods.take_in(&metadata("b", "1"));
+        pods.take_in(&metadata("b", "1"), None);
         assert_eq!(waiting(&mut pods), ["b"]);
-        pods.take_in(&metadata("c", "1"));
+        pods.take_in(&metadata("c", "1"), None);
         pods.forget(&metadata("c", "1"));
         assert_eq!(waiting(&mut pods), [""; 0]);
+    }
+
+    #[test]
+    fn a_pod_that_was_fine_is_looked_at_again_when_its_namespace_has_changed() {
+        let mut pods = Pods::default();
+        for (version, expected) in [(None, &["a"][..]), (Some(1), &["a"]), (Some(1), &[]), (Some(2), &["a"])] {
+            pods.take_in(&metadata("a", "1"), version);
+            assert_eq!(waiting(&mut pods), expected, "{version:?}");
+            pods.is_fine(key(&metadata("a", "1")).unwrap());
+        }
     }
 
     #[test]
     fn what_cannot_be_looked_at_is_asked_for_again_and_its_problem_is_new_once() {
         let mut pods = Pods::default();
         for name in ["a", "b"] {
-            pods.take_in(&metadata(name, "1"));
+            pods.take_in(&metadata(name, "1"), None);
         }
         let (a, b) = (pods.next().unwrap(), pods.next().unwrap());
         assert!(pods.postpone(a, "Forbidden") && !pods.postpone(b, "Forbidden"));
@@ -355,13 +370,13 @@ mod tests {
     fn one_that_goes_without_is_looked_at_with_every_change() {
         let mut pods = Pods::default();
         let pod = metadata("a", "1");
-        pods.take_in(&pod);
+        pods.take_in(&pod, None);
         assert_eq!(waiting(&mut pods), ["a"]);
         pods.goes_without(key(&pod).unwrap(), without("NotInjected"), &[]);
-        pods.take_in(&pod);
+        pods.take_in(&pod, None);
         assert_eq!(waiting(&mut pods), ["a"]);
         pods.is_fine(key(&pod).unwrap());
-        pods.take_in(&pod);
+        pods.take_in(&pod, None);
         assert_eq!(waiting(&mut pods), [""; 0]);
     }
 
@@ -369,12 +384,12 @@ mod tests {
     fn what_a_new_list_does_not_have_is_gone() {
         let mut pods = Pods::default();
         for name in ["a", "b"] {
-            pods.take_in(&metadata(name, "1"));
+            pods.take_in(&metadata(name, "1"), None);
             pods.goes_without(key(&metadata(name, "1")).unwrap(), without("NotInjected"), &[]);
         }
         assert_eq!(pods.found().count(), 2);
         pods.begin_list();
-        pods.take_in(&metadata("b", "1"));
+        pods.take_in(&metadata("b", "1"), None);
         assert_eq!(pods.found().count(), 2, "until the list is complete");
         pods.end_list();
         assert_eq!(pods.found().count(), 1);

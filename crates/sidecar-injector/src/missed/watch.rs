@@ -36,6 +36,7 @@ const SHOW: Duration = Duration::from_millis(500);
 pub(super) async fn follow(watchdog: &Watchdog) {
     let mut pods = Pods::default();
     let mut changes = watchdog.definitions.changes();
+    let mut namespace_changes = watchdog.namespaces.changes();
     let ticks = |period| {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,6 +81,8 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                     pods.begin_again();
                     listing.change(Instant::now());
                 }
+                // The sender is in the map, which is held here.
+                Ok(()) = namespace_changes.changed() => listing.change(Instant::now()),
                 () = sleep_until(listing.due()), if !pods.is_listing() => break,
             }
         }
@@ -94,7 +97,8 @@ impl Watchdog {
             Event::Delete(pod) => pods.forget(&pod.metadata),
             Event::InitApply(pod) | Event::Apply(pod) => {
                 if self.may_concern(&pod.metadata) {
-                    pods.take_in(&pod.metadata);
+                    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                    pods.take_in(&pod.metadata, self.namespaces.version(namespace));
                 } else {
                     pods.forget(&pod.metadata);
                 }
