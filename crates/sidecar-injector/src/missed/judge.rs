@@ -31,6 +31,8 @@ struct Status {
 impl Watchdog {
     /// Takes down what a pod, as the API server sends it, goes without.
     pub(super) fn judge(&self, pods: &mut Pods, waiting: &Waiting, text: &str) {
+        // First: what changes meanwhile makes it old.
+        let basis = pods.basis(self.namespaces.version(&waiting.namespace));
         let namespace = self.namespace(&waiting.namespace);
         let loaded = self.definitions.current();
         let (Ok(head), Ok(standings)) =
@@ -61,6 +63,7 @@ impl Watchdog {
             mark: Mark::of(&annotations),
             lacking: lacking(&found),
             found: found.into(),
+            basis,
         };
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod, &messages), &self.events) {
             events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);

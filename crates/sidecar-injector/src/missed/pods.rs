@@ -60,6 +60,8 @@ pub(super) struct Without {
     pub(super) found: Box<[Found]>,
     /// What it is to be made anew for.
     pub(super) lacking: Option<Lacking>,
+    /// What it was judged by.
+    pub(super) basis: Basis,
 }
 
 /// Who made it: what is needed of a reference, in which anything may stand.
@@ -311,6 +313,7 @@ mod tests {
             mark: None,
             found: [found].into(),
             lacking: None,
+            basis: 0,
         }
     }
 

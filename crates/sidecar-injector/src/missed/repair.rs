@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -63,8 +64,8 @@ pub(super) struct Repairs {
     evictions: HashMap<(Key, Lacking), Evictions>,
     /// Whose turn it is, and since when.
     namespace: Option<(Box<str>, Instant)>,
-    /// What making them anew does not bring to the pods of which owner, as far as it was said.
-    useless: HashMap<Key, Lacking>,
+    /// By owner, what making its pods anew does not bring them, as far as it was said.
+    useless: HashSet<(Key, Lacking)>,
 }
 
 #[derive(Debug)]
@@ -111,19 +112,25 @@ pub(super) fn pause(per_minute: Option<u32>) -> Duration {
 
 impl Repairs {
     /// One repair, if one is due.
-    pub(super) async fn step(&mut self, watchdog: &Watchdog, pods: &Pods) {
+    pub(super) async fn step(&mut self, watchdog: &Watchdog, pods: &Pods, changes: &channel::Receiver<u64>) {
         if watchdog.readiness.reason().is_some() {
             return;
         }
         let now = Instant::now();
-        let (candidates, useless) = self.candidates(pods, now);
+        // Who has changed a definition or a namespace wants nothing to be done by what was there before.
+        let is_current = |pod: &Without| {
+            let basis = pods.basis(watchdog.namespaces.version(&pod.namespace));
+            pod.basis == basis && !changes.has_changed().unwrap_or(true)
+        };
+        let (candidates, useless) = self.candidates(pods, is_current, now);
         for candidate in useless {
             candidate.say_useless();
             watchdog.metrics.count(Outcome::Useless);
         }
         let Some(namespace) = self.turn(&candidates, now) else { return };
         for candidate in candidates.into_iter().filter(|candidate| candidate.pod.namespace == namespace) {
-            if self.is_resting(&candidate) {
+            // Those before it may have taken their time.
+            if self.is_resting(&candidate) || !is_current(candidate.pod) {
                 continue;
             }
             let attempt = timeout(PATIENCE, candidate.make_anew(watchdog)).await;
@@ -138,21 +145,28 @@ impl Repairs {
     }
 
     /// Those for whom a try is worth it, by namespace and name; and one pod of each owner for which one is not, if that is new.
-    fn candidates<'p>(&mut self, pods: &'p Pods, now: Instant) -> (Vec<Candidate<'p>>, Vec<Candidate<'p>>) {
+    fn candidates<'p>(
+        &mut self,
+        pods: &'p Pods,
+        is_current: impl Fn(&Without) -> bool,
+        now: Instant,
+    ) -> (Vec<Candidate<'p>>, Vec<Candidate<'p>>) {
         self.resting.retain(|_, rest| rest.until > now);
         let mut all: Vec<_> =
             pods.without().iter().filter_map(|(key, pod)| Candidate::new(*key, pod)).collect();
         all.sort_by_key(|candidate| (&candidate.pod.namespace, &candidate.pod.name));
         let owners: HashSet<_> = all.iter().map(|candidate| candidate.owner_key).collect();
-        self.useless.retain(|owner, _| owners.contains(owner));
+        let wanted: HashSet<_> = all.iter().map(|candidate| (candidate.owner_key, candidate.lacking)).collect();
+        self.useless.retain(|said| wanted.contains(said));
         // What replaces the last one takes its time.
         let is_recent = |evictions: &Evictions| evictions.last.elapsed().is_ok_and(|ago| ago < ONCE);
         self.evictions.retain(|(owner, _), evictions| owners.contains(owner) || is_recent(evictions));
+        // After that: what is being judged anew is not forgotten meanwhile.
+        all.retain(|candidate| is_current(candidate.pod));
         let (useless, candidates): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|candidate| self.is_useless(candidate));
-        let is_new = |candidate: &Candidate<'_>| {
-            self.useless.insert(candidate.owner_key, candidate.lacking) != Some(candidate.lacking)
-        };
+        let is_new =
+            |candidate: &Candidate<'_>| self.useless.insert((candidate.owner_key, candidate.lacking));
         (candidates, useless.into_iter().filter(is_new).collect())
     }
 
@@ -369,6 +383,7 @@ mod tests {
             mark: None,
             lacking: lacking(&found),
             found: found.into(),
+            basis: 1,
         }
     }
 
@@ -392,8 +407,22 @@ mod tests {
 
     /// The names of those for whom a try is worth it, and of those about whom it is said that none is.
     fn candidates(repairs: &mut Repairs, pods: &Pods) -> [Vec<String>; 2] {
-        let (worth, useless) = repairs.candidates(pods, Instant::now());
+        let (worth, useless) = repairs.candidates(pods, |_| true, Instant::now());
         [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.to_string()).collect())
+    }
+
+    #[test]
+    fn an_owner_of_pods_that_lack_different_things_is_complained_about_once_for_each() {
+        let of_a_restart = |name, fingerprint| {
+            let pod = pod(name, "10:00:05", fingerprint);
+            let lacking = pod.lacking;
+            marked(pod, "10:00:00", lacking)
+        };
+        let pods = pods([of_a_restart("a/web-1", 1), of_a_restart("a/web-2", 2)]);
+        let mut repairs = Repairs::default();
+        let both = vec!["web-1".to_owned(), "web-2".to_owned()];
+        assert_eq!(candidates(&mut repairs, &pods), [vec![], both]);
+        assert_eq!(candidates(&mut repairs, &pods), [vec![""; 0], vec![]]);
     }
 
     #[test]
@@ -427,6 +456,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_done_by_a_verdict_that_is_old_and_what_was_said_is_not_said_again() {
+        let lacking = pod("a/web-1", "10:00:05", 1).lacking;
+        let useless = marked(pod("a/web-1", "10:00:05", 1), "10:00:00", lacking);
+        let pods = pods([useless, pod("a/db-1", "10:00:00", 1)]);
+        let mut repairs = Repairs::default();
+        let mut count = |basis| {
+            let (worth, useless) = repairs.candidates(&pods, |pod| pod.basis == basis, Instant::now());
+            (worth.len(), useless.len())
+        };
+        assert_eq!(count(1), (1, 1));
+        assert_eq!(count(2), (0, 0));
+        assert_eq!(count(1), (1, 0));
+    }
+
+    #[test]
     fn what_an_eviction_made_is_not_evicted_for_the_same() {
         let (first, second) = (pod("a/set-1", "10:00:00", 1), pod("a/set-2", "10:00:00", 1));
         let metadata = |name: &str| ObjectMeta { uid: Some(name.to_owned()), ..ObjectMeta::default() };
@@ -434,7 +478,7 @@ mod tests {
         let (mut repairs, mut said) = (Repairs::default(), Vec::new());
         let now = Instant::now();
         for (evicted, made) in [("set-1", "a/set-3"), ("set-2", "a/set-4")] {
-            let (worth, useless) = repairs.candidates(&pods, now);
+            let (worth, useless) = repairs.candidates(&pods, |_| true, now);
             said.extend(useless.iter().map(|candidate| candidate.pod.name.to_string()));
             let candidate = worth.iter().find(|candidate| *candidate.pod.name == *evicted).unwrap();
             assert!(repairs.take_down(candidate, &Attempt::Done(Outcome::Evicted), &pods, now));
@@ -457,7 +501,7 @@ mod tests {
         let start = Instant::now();
         let mut turn = |attempt: Option<Attempt>, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            let (candidates, _) = repairs.candidates(&pods, now);
+            let (candidates, _) = repairs.candidates(&pods, |_| true, now);
             let namespace = repairs.turn(&candidates, now)?;
             let mut open = candidates.iter().filter(|candidate| !repairs.is_resting(candidate));
             if let Some(attempt) = attempt

@@ -73,7 +73,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 },
                 _ = looks.tick(), if pods.is_waiting() => watchdog.look(&mut pods).await,
                 _ = shows.tick(), if pods.is_dirty => watchdog.show(&mut pods),
-                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods).await,
+                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods, &changes).await,
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
