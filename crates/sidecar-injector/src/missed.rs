@@ -27,6 +27,7 @@ use tokio::sync::watch as channel;
 use tokio::time::sleep;
 
 use crate::arguments::{MissedPodsArguments, MissedPodsMode};
+use crate::serve::certificates::Serving;
 use crate::serve::events::Events;
 use crate::sources::Store;
 use crate::sources::namespaces::NamespaceMap;
@@ -51,6 +52,8 @@ pub(crate) struct Watchdog {
     pub(crate) definitions: Arc<Store>,
     pub(crate) namespaces: Arc<NamespaceMap>,
     pub(crate) readiness: Arc<Readiness>,
+    /// Absent: plain HTTP.
+    pub(crate) certificate: Option<Arc<Serving>>,
     /// Whether this replica is the one.
     pub(crate) leading: channel::Receiver<bool>,
     pub(crate) settings: Settings,
@@ -100,6 +103,14 @@ impl Watchdog {
                 () = end(self.leading.clone()) => {}
             }
         }
+    }
+}
+
+impl Watchdog {
+    /// Whether this replica, as far as it knows, answers what the API server asks.
+    fn is_reached(&self) -> bool {
+        let distrust = || self.certificate.as_ref()?.problem();
+        self.readiness.reason().or_else(distrust).is_none()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `serve`: start order, readiness, shutdown, on one screen.
 
 mod callers;
-mod certificates;
+pub(crate) mod certificates;
 mod connection;
 pub(crate) mod events;
 mod http;
@@ -174,7 +174,7 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let protocol = if tls.is_some() { "https" } else { "http" };
     info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let missed_events = events.clone();
+    let (missed_events, missed_certificate) = (events.clone(), certificate.clone());
     let (phase, watched) = watch::channel(Phase::Up);
     let router = http::router(http::Shared {
         definitions: loading.definitions.clone(),
@@ -206,6 +206,7 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
             definitions,
             namespaces,
             readiness,
+            certificate: missed_certificate,
             leading,
             settings,
             metrics,

@@ -130,6 +130,7 @@ pub(super) mod tests {
             definitions: loading.definitions.clone(),
             namespaces: loading.namespaces.clone(),
             readiness: loading.readiness.clone(),
+            certificate: None,
             leading: channel::Sender::new(true).subscribe(),
             settings: Settings::new(&arguments.missed).unwrap(),
             metrics: Settings::metrics(&mut Registry::default()),

@@ -19,6 +19,7 @@ use super::Watchdog;
 use super::listing::Listing;
 use super::pods::Pods;
 use super::repair::{self, Repairs};
+use crate::clock::Clock;
 use crate::sources::watching::Trouble;
 
 /// The pause between two looks: the API server has more important things to do.
@@ -45,6 +46,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
     let (mut looks, mut shows) = (ticks(LOOK), ticks(SHOW));
     let per_minute = watchdog.settings.repairs_per_minute;
     let mut repairs = Repairs::default();
+    let mut clock = Clock::new(watchdog.client.clone());
     let mut repair_ticks = ticks(repair::pause(per_minute));
     let mut listing = Listing::new(Instant::now());
     loop {
@@ -73,7 +75,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 },
                 _ = looks.tick(), if pods.is_waiting() => watchdog.look(&mut pods).await,
                 _ = shows.tick(), if pods.is_dirty => watchdog.show(&mut pods),
-                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods, &changes).await,
+                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods, &changes, &mut clock).await,
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
