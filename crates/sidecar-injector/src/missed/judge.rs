@@ -19,7 +19,22 @@ use crate::serve::logs::{printable, short};
 struct Head {
     metadata: ObjectMeta,
     #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
     status: Status,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    restart_policy: Option<String>,
+}
+
+impl Spec {
+    /// Whether whoever made the pod keeps one running. Of what is to come to an end, nobody may make another one.
+    fn is_kept_up(&self) -> bool {
+        self.restart_policy.as_deref().is_none_or(|policy| policy == "Always")
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -47,8 +62,9 @@ impl Watchdog {
         }
         let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
         let without = standings.into_iter().filter(|standing| standing.state != State::Present);
+        let is_kept_up = head.spec.is_kept_up();
         let (found, messages): (Vec<_>, Vec<_>) =
-            without.map(|standing| found(standing, not_asked.as_deref())).unzip();
+            without.map(|standing| found(standing, not_asked.as_deref(), is_kept_up)).unzip();
         if found.is_empty() {
             return pods.is_fine(waiting.key);
         }
@@ -72,7 +88,7 @@ impl Watchdog {
 }
 
 /// What a pod goes without of a definition, and what is to be said about it.
-fn found(standing: Standing<'_>, not_asked: Option<&str>) -> (Found, String) {
+fn found(standing: Standing<'_>, not_asked: Option<&str>, is_kept_up: bool) -> (Found, String) {
     let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
     let not_asked = not_asked.filter(|_| would_be_injected);
     let (reason, message) = match (not_asked, state, reason) {
@@ -92,7 +108,7 @@ fn found(standing: Standing<'_>, not_asked: Option<&str>) -> (Found, String) {
         ),
         (_, _, reason) => (reason.code(), detail.unwrap_or(Cow::Borrowed(reason.explanation()))),
     };
-    let is_repairable = repairs && would_be_injected && not_asked.is_none();
+    let is_repairable = repairs && is_kept_up && would_be_injected && not_asked.is_none();
     let found = Found { definition: short(&definition).into(), state, reason, is_repairable, fingerprint };
     (found, printable(&message))
 }
@@ -189,6 +205,17 @@ spec:
             let found = pods.without()[&hash("web")].found.iter().find(|found| found.reason == reason).unwrap();
             assert!(found.definition.chars().count() <= 253, "{annotation}");
             assert!(log.contains(reason) && log.len() < 4096, "{} bytes", log.len());
+        }
+    }
+
+    #[test]
+    fn what_is_to_come_to_an_end_is_only_reported() {
+        for (policy, expected) in
+            [(Value::Null, true), ("Always".into(), true), ("OnFailure".into(), false), ("Never".into(), false)]
+        {
+            let spec = json!({"containers": [{"name": "app", "image": "app:1"}], "restartPolicy": policy});
+            let (pods, _) = judged(&json!({}), &spec);
+            assert_eq!(pods.without()[&hash("web")].lacking.is_some(), expected, "{policy}");
         }
     }
 

@@ -286,8 +286,7 @@ impl Evictions {
 impl<'p> Candidate<'p> {
     /// None, for what nobody makes again, or nobody wants made again.
     fn new(key: Key, pod: &'p Without) -> Option<Self> {
-        // Who made it does not make another one, or makes it in its own time.
-        let owner = pod.owner.as_ref().filter(|owner| &*owner.kind != "Job")?;
+        let owner = pod.owner.as_ref()?;
         Some(Candidate { key, owner_key: owner.key, owner, lacking: pod.lacking?, pod })
     }
 
@@ -487,9 +486,7 @@ mod tests {
         reported.found[0].is_repairable = false;
         reported.lacking = lacking(&reported.found);
         let bare = Without { owner: None, ..pod("a/bare-1", "10:00:00", 1) };
-        let mut job = pod("a/job-1", "10:00:00", 1);
-        job.owner.as_mut().unwrap().kind = "Job".into();
-        let pods = pods([reported, bare, job]);
+        let pods = pods([reported, bare]);
         assert_eq!(candidates(&mut Repairs::default(), &pods), [vec![""; 0], vec![]]);
     }
 
