@@ -73,8 +73,10 @@ impl Config {
             let problem = "--client-ca-file needs HTTPS: over plain HTTP nobody can show a certificate";
             return Err(Failure::Usage(problem.to_owned()));
         }
+        let sources = Sources::new(arguments);
+        let missed = missed::Settings::new(&arguments.missed, sources.know_namespaces())?;
         Ok(Config {
-            sources: Sources::new(arguments),
+            sources,
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
             callers: arguments.callers.clone(),
             addresses: on(port),
@@ -85,7 +87,7 @@ impl Config {
                 interval: arguments.reporting.self_probe_interval,
                 port,
             }),
-            missed: missed::Settings::new(&arguments.missed),
+            missed,
             lease: arguments.missed.lease.clone(),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
-use sidecar_engine::{Reason, Standing, State};
+use sidecar_engine::{Namespaces as _, Reason, Standing, State};
 
 use super::Watchdog;
 use super::mark::Mark;
@@ -48,6 +48,7 @@ impl Watchdog {
     pub(super) fn judge(&self, pods: &mut Pods, waiting: &Waiting, text: &str) {
         // First: what changes meanwhile makes it old.
         let basis = pods.basis(self.namespaces.version(&waiting.namespace));
+        let known = self.namespaces.get(&waiting.namespace);
         let namespace = self.namespace(&waiting.namespace);
         let loaded = self.definitions.current();
         let (Ok(head), Ok(standings)) =
@@ -60,7 +61,7 @@ impl Watchdog {
         if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
             return pods.is_fine(waiting.key);
         }
-        let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
+        let not_asked = self.settings.asked.remedy(&head.metadata, known.as_deref());
         let without = standings.into_iter().filter(|standing| standing.state != State::Present);
         let is_kept_up = head.spec.is_kept_up();
         let (found, messages): (Vec<_>, Vec<_>) =
@@ -148,7 +149,7 @@ pub(super) mod tests {
             readiness: loading.readiness.clone(),
             certificate: None,
             leading: channel::Sender::new(true).subscribe(),
-            settings: Settings::new(&arguments.missed).unwrap(),
+            settings: Settings::new(&arguments.missed, false).unwrap().unwrap(),
             metrics: Settings::metrics(&mut Registry::default()),
             events: None,
         }
