@@ -51,10 +51,17 @@ impl Watchdog {
         let known = self.namespaces.get(&waiting.namespace);
         let namespace = self.namespace(&waiting.namespace);
         let loaded = self.definitions.current();
-        let (Ok(head), Ok(standings)) =
-            (serde_json::from_str::<Head>(text), loaded.engine.standings(text, &namespace))
-        else {
-            return;
+        let read = serde_json::from_str::<Head>(text).map_err(|error| error.to_string()).and_then(|head| {
+            let standings = loaded.engine.standings(text, &namespace);
+            Ok((head, standings.map_err(|error| error.to_string())?))
+        });
+        let (head, standings) = match read {
+            Ok(read) => read,
+            Err(problem) => {
+                // Errors may quote what the pod says.
+                pods.say_unreadable(waiting, &printable(&problem));
+                return pods.is_fine(waiting.key);
+            }
         };
         let is_over = matches!(&*head.status.phase, "Succeeded" | "Failed");
         let is_another = key(&head.metadata) != Some(waiting.key);
@@ -206,6 +213,15 @@ spec:
             let found = pods.without()[&hash("web")].found.iter().find(|found| found.reason == reason).unwrap();
             assert!(found.definition.chars().count() <= 253, "{annotation}");
             assert!(log.contains(reason) && log.len() < 4096, "{} bytes", log.len());
+        }
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_is_named() {
+        for text in ["[]", r#"{"metadata": {"name": "web", "uid": 1}}"#] {
+            let (pods, log) = judged_text(text);
+            assert!(pods.without().is_empty());
+            assert!(log.contains("pod_unreadable") && log.contains("\"pod\":\"web\""), "{log}");
         }
     }
 

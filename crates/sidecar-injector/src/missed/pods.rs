@@ -197,11 +197,22 @@ impl Pods {
         None
     }
 
-    /// It could not be looked at: another time. Whether the problem is new since everything had been looked at.
-    pub(super) fn postpone(&mut self, waiting: Waiting, problem: &str) -> bool {
+    /// It could not be looked at: another time.
+    pub(super) fn postpone(&mut self, waiting: Waiting) {
         if self.queued.insert(waiting.key) {
             self.waiting.push_back(waiting);
         }
+    }
+
+    /// Says what keeps it from being looked at, if that is new since everything had been looked at.
+    pub(super) fn say_unreadable(&mut self, waiting: &Waiting, problem: &str) {
+        if self.is_new(problem) {
+            let (namespace, pod) = (&*waiting.namespace, &*waiting.name);
+            warn!(event = "pod_unreadable", namespace, pod, problem, "and others perhaps");
+        }
+    }
+
+    fn is_new(&mut self, problem: &str) -> bool {
         self.problems.len() < PROBLEMS && self.problems.insert(problem.to_owned())
     }
 
@@ -358,15 +369,16 @@ mod tests {
             pods.take_in(&metadata(name, "1"), None);
         }
         let (a, b) = (pods.next().unwrap(), pods.next().unwrap());
-        assert!(pods.postpone(a, "Forbidden") && !pods.postpone(b, "Forbidden"));
+        assert!(pods.is_new("Forbidden") && !pods.is_new("Forbidden"));
+        pods.postpone(a);
+        pods.postpone(b);
         // One that can be read says nothing about the other.
         assert_eq!(&*pods.next().unwrap().name, "a");
         pods.settle();
-        let b = pods.next().unwrap();
-        assert!(!pods.postpone(b, "Forbidden"));
-        let b = pods.next().unwrap();
+        assert!(!pods.is_new("Forbidden"));
+        assert_eq!(&*pods.next().unwrap().name, "b");
         pods.settle();
-        assert!(pods.postpone(b, "Forbidden"));
+        assert!(pods.is_new("Forbidden"));
     }
 
     #[test]

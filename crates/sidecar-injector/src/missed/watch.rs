@@ -13,7 +13,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _};
 use sidecar_engine::{Namespace, Namespaces as _};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Watchdog;
 use super::listing::Listing;
@@ -145,11 +145,8 @@ impl Watchdog {
                     Ok(Err(error)) => error.to_string(),
                     _ => NO_ANSWER.to_owned(),
                 };
-                let (namespace, pod) = (waiting.namespace.clone(), waiting.name.clone());
-                if pods.postpone(waiting, &problem) {
-                    let (namespace, pod) = (&*namespace, &*pod);
-                    warn!(event = "pod_unreadable", namespace, pod, problem, "and others perhaps");
-                }
+                pods.say_unreadable(&waiting, &problem);
+                pods.postpone(waiting);
                 // Whatever it is, it will not be over in a moment.
                 sleep(Duration::from_secs(1)).await;
             }
