@@ -14,6 +14,7 @@
 
 mod arguments;
 mod changes;
+mod clock;
 mod cluster;
 mod commands;
 mod drawing;

@@ -9,8 +9,11 @@
 //! One replica does this. Nothing that answers a review waits for it.
 
 mod asked;
+mod judge;
 mod listing;
 mod mark;
+#[cfg(test)]
+mod memory;
 mod metrics;
 mod pods;
 mod repair;
@@ -26,6 +29,8 @@ use tokio::sync::watch as channel;
 use tokio::time::sleep;
 
 use crate::arguments::{MissedPodsArguments, MissedPodsMode};
+use crate::failure::Failure;
+use crate::serve::certificates::Serving;
 use crate::serve::events::Events;
 use crate::sources::Store;
 use crate::sources::namespaces::NamespaceMap;
@@ -50,6 +55,8 @@ pub(crate) struct Watchdog {
     pub(crate) definitions: Arc<Store>,
     pub(crate) namespaces: Arc<NamespaceMap>,
     pub(crate) readiness: Arc<Readiness>,
+    /// Absent: plain HTTP.
+    pub(crate) certificate: Option<Arc<Serving>>,
     /// Whether this replica is the one.
     pub(crate) leading: channel::Receiver<bool>,
     pub(crate) settings: Settings,
@@ -60,9 +67,12 @@ pub(crate) struct Watchdog {
 
 impl Settings {
     /// None, where nobody looks for such pods.
-    pub(crate) fn new(arguments: &MissedPodsArguments) -> Option<Self> {
+    pub(crate) fn new(
+        arguments: &MissedPodsArguments,
+        knows_namespaces: bool,
+    ) -> Result<Option<Self>, Failure> {
         let repairs_per_minute = match arguments.missed_pods {
-            MissedPodsMode::Off => return None,
+            MissedPodsMode::Off => return Ok(None),
             MissedPodsMode::Report => None,
             MissedPodsMode::Repair => Some(arguments.max_repairs_per_minute),
         };
@@ -71,7 +81,12 @@ impl Settings {
             namespaces: arguments.webhook_namespace_selector.clone(),
             own_namespace: arguments.lease.as_ref().map(|lease| lease.namespace.clone()),
         };
-        Some(Settings { repairs_per_minute, asked })
+        if asked.needs_namespaces() && !knows_namespaces {
+            let problem = "--webhook-scope Namespaces and --webhook-namespace-selector need --watch-namespaces: which pods \
+                           the API server asks about is up to the labels of their namespaces then";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
+        Ok(Some(Settings { repairs_per_minute, asked }))
     }
 
     /// The metrics of what is found, before anything is.
@@ -86,6 +101,7 @@ impl Watchdog {
         let mut changes = self.definitions.changes();
         loop {
             self.metrics.show(&self.definitions.current().engine, std::iter::empty());
+            self.metrics.is_synced(false);
             tokio::select! {
                 result = self.leading.wait_for(|leads| *leads) => if result.is_err() { return },
                 _ = changes.changed() => continue,
@@ -102,9 +118,43 @@ impl Watchdog {
     }
 }
 
+impl Watchdog {
+    /// Whether this replica, as far as it knows, answers what the API server asks.
+    fn is_reached(&self) -> bool {
+        let distrust = || self.certificate.as_ref()?.problem();
+        self.readiness.reason().or_else(distrust).is_none()
+    }
+}
+
 /// Until this replica leads no more. Where nobody else can, that is never.
 async fn end(mut leading: channel::Receiver<bool>) {
     if leading.wait_for(|leads| !*leads).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::Arguments;
+    use crate::arguments::Command;
+
+    #[test]
+    fn what_the_labels_of_namespaces_decide_is_not_looked_for_without_them() {
+        for (setting, expected) in [
+            (["--webhook-scope", "Namespaces"], false),
+            (["--webhook-scope", "Requested"], true),
+            (["--webhook-namespace-selector", r#"{"matchLabels": {"team": "a"}}"#], false),
+            (["--webhook-namespace-selector", "{}"], true),
+        ] {
+            let line = [&["sidecar-injector", "serve", "--missed-pods", "report"], &setting[..]].concat();
+            let Command::Serve(arguments) = Arguments::parse_from(line).command else {
+                panic!("{setting:?}")
+            };
+            assert!(Settings::new(&arguments.missed, true).is_ok());
+            assert_eq!(Settings::new(&arguments.missed, false).is_ok(), expected, "{setting:?}");
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! `serve`: start order, readiness, shutdown, on one screen.
 
 mod callers;
-mod certificates;
+pub(crate) mod certificates;
 mod connection;
 pub(crate) mod events;
 mod http;
 mod lease;
 mod liveness;
-mod logs;
+pub(crate) mod logs;
 mod metrics;
 mod probe;
 
@@ -73,8 +73,10 @@ impl Config {
             let problem = "--client-ca-file needs HTTPS: over plain HTTP nobody can show a certificate";
             return Err(Failure::Usage(problem.to_owned()));
         }
+        let sources = Sources::new(arguments);
+        let missed = missed::Settings::new(&arguments.missed, sources.know_namespaces())?;
         Ok(Config {
-            sources: Sources::new(arguments),
+            sources,
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
             callers: arguments.callers.clone(),
             addresses: on(port),
@@ -85,7 +87,7 @@ impl Config {
                 interval: arguments.reporting.self_probe_interval,
                 port,
             }),
-            missed: missed::Settings::new(&arguments.missed),
+            missed,
             lease: arguments.missed.lease.clone(),
             shutdown_delay: arguments.shutdown_delay,
             drain_timeout: arguments.drain_timeout,
@@ -174,7 +176,7 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let protocol = if tls.is_some() { "https" } else { "http" };
     info!(event = "serving", protocol, %address, definitions, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let missed_events = events.clone();
+    let (missed_events, missed_certificate) = (events.clone(), certificate.clone());
     let (phase, watched) = watch::channel(Phase::Up);
     let router = http::router(http::Shared {
         definitions: loading.definitions.clone(),
@@ -206,6 +208,7 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
             definitions,
             namespaces,
             readiness,
+            certificate: missed_certificate,
             leading,
             settings,
             metrics,

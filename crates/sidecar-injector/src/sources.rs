@@ -86,6 +86,11 @@ impl Sources {
         }
     }
 
+    /// Whether the labels of namespaces are known.
+    pub(crate) fn know_namespaces(&self) -> bool {
+        self.settings.knows_namespaces
+    }
+
     /// Whether anything of the cluster is watched.
     pub(crate) fn need_cluster(&self) -> bool {
         self.settings.knows_namespaces

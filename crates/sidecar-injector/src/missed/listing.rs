@@ -1,16 +1,16 @@
-//! When all pods are listed anew: now and then, and after definitions have changed; one list after the other, with a pause.
+//! When all pods are listed anew: now and then, and after definitions or namespaces have changed; one list after the other, with a pause.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Definitions come in bursts, and each change means to look at every pod again.
+/// Definitions come in bursts, labels of namespaces as well, and each change means to see every pod again.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// The pause between two lists: one of many pods is work for the API server, however often definitions change.
+/// The pause between two lists: one of many pods is work for the API server, however often something changes.
 const APART: Duration = Duration::from_secs(30);
 
-/// Labels of namespaces change without a word: so often everything is listed anew.
+/// So often everything is listed anew without a reason: that a pod has come to its end, its metadata do not say.
 const LIST_AGAIN: Duration = Duration::from_mins(10);
 
 /// When the next list begins; while one is under way, after it.
@@ -46,7 +46,7 @@ impl Listing {
         self.due = self.due.max(self.rest);
     }
 
-    /// Definitions have changed. A list that is under way began with the old ones, and another one follows it.
+    /// Definitions have changed, or a namespace. A list that is under way began with the old ones, and another one follows it.
     pub(super) fn change(&mut self, now: Instant) {
         self.due = self.due.min(self.rest.max(now + SETTLE));
     }

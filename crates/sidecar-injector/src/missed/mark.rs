@@ -28,9 +28,9 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Of a restart that begins now.
-    pub(super) fn new(lacking: Lacking) -> Self {
-        Mark { at: SystemTime::now(), lacking: Some(lacking) }
+    /// Of a restart that begins at this time, by the API server's clock: by that one pods have their age.
+    pub(super) fn new(lacking: Lacking, at: SystemTime) -> Self {
+        Mark { at, lacking: Some(lacking) }
     }
 
     /// The one among the annotations of a pod or a template.
@@ -52,7 +52,8 @@ impl Mark {
         self.lacking == Some(lacking)
     }
 
-    /// Whether what happened then belongs to it. The clocks of nodes differ, so before it counts as well.
+    /// Whether what happened then belongs to it. The clocks of two API servers differ, and a person may have written it, so before it
+    /// counts as well.
     pub(super) fn is_around(&self, time: SystemTime) -> bool {
         let difference = time.duration_since(self.at).unwrap_or_else(|before| before.duration());
         difference < ONCE

@@ -6,15 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Watchdog;
 use super::mark::{Lacking, Mark, ONCE};
-use super::pods::{Key, Pods, Without, hash};
+use super::pods::{Key, Owner, Pods, Without};
 use super::watch::{NO_ANSWER, PATIENCE};
 use super::workload::{self, Hindrance, Target};
+use crate::clock::Clock;
 
 /// A pod that may not be evicted now is asked about again after this.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
@@ -24,6 +25,11 @@ const LATER: Duration = Duration::from_mins(10);
 
 /// The next namespace has its turn when this one is done, or nothing more has happened in it for so long.
 const TURN: Duration = Duration::from_mins(10);
+
+/// So many pauses pass before the first repair, and at least this time, after the API server has come to trust what is served: until then
+/// it may not ask about what is made anew.
+const BEGIN: u32 = 3;
+const BEGIN_AT_LEAST: Duration = Duration::from_secs(10);
 
 /// What became of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +69,11 @@ pub(super) struct Repairs {
     /// By owner, and what its pods went without.
     evictions: HashMap<(Key, Lacking), Evictions>,
     /// Whose turn it is, and since when.
-    namespace: Option<(String, Instant)>,
-    /// What making them anew does not bring to the pods of which owner, as far as it was said.
-    useless: HashMap<Key, Lacking>,
+    namespace: Option<(Box<str>, Instant)>,
+    /// By owner, what making its pods anew does not bring them, as far as it was said.
+    useless: HashSet<(Key, Lacking)>,
+    /// Since when the API server has had somebody to ask.
+    reached_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -75,7 +83,7 @@ struct Rest {
     is_at_work: bool,
 }
 
-/// The evictions of one owner's pods. Times of objects are the API server's, and are compared with each other alone.
+/// The evictions of one owner's pods. All times are the API server's: those of objects are, and are compared with no other.
 #[derive(Debug)]
 struct Evictions {
     /// When the newest pod was made that was there before the first.
@@ -85,10 +93,10 @@ struct Evictions {
 
 /// A pod that is to be made anew.
 #[derive(Debug)]
-struct Candidate<'p> {
+pub(super) struct Candidate<'p> {
     key: Key,
     owner_key: Key,
-    owner: &'p OwnerReference,
+    owner: &'p Owner,
     lacking: Lacking,
     pod: &'p Without,
 }
@@ -112,48 +120,84 @@ pub(super) fn pause(per_minute: Option<u32>) -> Duration {
 
 impl Repairs {
     /// One repair, if one is due.
-    pub(super) async fn step(&mut self, watchdog: &Watchdog, pods: &Pods) {
-        if watchdog.readiness.reason().is_some() {
+    pub(super) async fn step(
+        &mut self,
+        watchdog: &Watchdog,
+        pods: &Pods,
+        changes: &channel::Receiver<u64>,
+        clock: &mut Clock,
+    ) {
+        let now = Instant::now();
+        if !self.may_begin(watchdog.is_reached(), watchdog.settings.repairs_per_minute, now) {
             return;
         }
-        let now = Instant::now();
-        let (candidates, useless) = self.candidates(pods, now);
+        clock.refresh().await;
+        if !clock.is_set() {
+            return;
+        }
+        let time = clock.now();
+        // Who has changed a definition or a namespace wants nothing to be done by what was there before.
+        let is_current = |pod: &Without| {
+            let basis = pods.basis(watchdog.namespaces.version(&pod.namespace));
+            pod.basis == basis && !changes.has_changed().unwrap_or(true)
+        };
+        let (candidates, useless) = self.candidates(pods, is_current, now, time);
         for candidate in useless {
             candidate.say_useless();
             watchdog.metrics.count(Outcome::Useless);
         }
         let Some(namespace) = self.turn(&candidates, now) else { return };
         for candidate in candidates.into_iter().filter(|candidate| candidate.pod.namespace == namespace) {
-            if self.is_resting(&candidate) {
+            // Those before it may have taken their time.
+            if self.is_resting(&candidate) || !is_current(candidate.pod) {
                 continue;
             }
-            let attempt = timeout(PATIENCE, candidate.make_anew(watchdog)).await;
+            let attempt = timeout(PATIENCE, candidate.make_anew(watchdog, time)).await;
             let attempt = attempt.unwrap_or_else(|_| candidate.failed(NO_ANSWER));
             if let Some(outcome) = attempt.outcome() {
                 watchdog.metrics.count(outcome);
             }
-            if self.take_down(&candidate, &attempt, pods, now) {
+            if self.take_down(&candidate, &attempt, pods, now, time) {
                 return;
             }
         }
     }
 
+    /// Whether there has been somebody for a while whom the API server asks about what is made anew. Before that it would be made in vain.
+    fn may_begin(&mut self, is_reached: bool, per_minute: Option<u32>, now: Instant) -> bool {
+        if !is_reached {
+            self.reached_since = None;
+            return false;
+        }
+        let since = *self.reached_since.get_or_insert(now);
+        now >= since + BEGIN_AT_LEAST.max(BEGIN * pause(per_minute))
+    }
+
     /// Those for whom a try is worth it, by namespace and name; and one pod of each owner for which one is not, if that is new.
-    fn candidates<'p>(&mut self, pods: &'p Pods, now: Instant) -> (Vec<Candidate<'p>>, Vec<Candidate<'p>>) {
+    pub(super) fn candidates<'p>(
+        &mut self,
+        pods: &'p Pods,
+        is_current: impl Fn(&Without) -> bool,
+        now: Instant,
+        time: SystemTime,
+    ) -> (Vec<Candidate<'p>>, Vec<Candidate<'p>>) {
         self.resting.retain(|_, rest| rest.until > now);
         let mut all: Vec<_> =
             pods.without().iter().filter_map(|(key, pod)| Candidate::new(*key, pod)).collect();
         all.sort_by_key(|candidate| (&candidate.pod.namespace, &candidate.pod.name));
         let owners: HashSet<_> = all.iter().map(|candidate| candidate.owner_key).collect();
-        self.useless.retain(|owner, _| owners.contains(owner));
+        let wanted: HashSet<_> =
+            all.iter().map(|candidate| (candidate.owner_key, candidate.lacking)).collect();
+        self.useless.retain(|said| wanted.contains(said));
         // What replaces the last one takes its time.
-        let is_recent = |evictions: &Evictions| evictions.last.elapsed().is_ok_and(|ago| ago < ONCE);
+        let is_recent = |evictions: &Evictions| time < evictions.last + ONCE;
         self.evictions.retain(|(owner, _), evictions| owners.contains(owner) || is_recent(evictions));
+        // After that: what is being judged anew is not forgotten meanwhile.
+        all.retain(|candidate| is_current(candidate.pod));
         let (useless, candidates): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|candidate| self.is_useless(candidate));
-        let is_new = |candidate: &Candidate<'_>| {
-            self.useless.insert(candidate.owner_key, candidate.lacking) != Some(candidate.lacking)
-        };
+        let is_new =
+            |candidate: &Candidate<'_>| self.useless.insert((candidate.owner_key, candidate.lacking));
         (candidates, useless.into_iter().filter(is_new).collect())
     }
 
@@ -175,7 +219,7 @@ impl Repairs {
     }
 
     /// The namespace in which something is done now.
-    fn turn(&mut self, candidates: &[Candidate<'_>], now: Instant) -> Option<String> {
+    fn turn(&mut self, candidates: &[Candidate<'_>], now: Instant) -> Option<Box<str>> {
         if let Some((namespace, since)) = &self.namespace
             && now < *since + TURN
         {
@@ -195,35 +239,41 @@ impl Repairs {
     }
 
     /// Remembers how it went. Whether that is enough for this time.
-    fn take_down(&mut self, candidate: &Candidate<'_>, attempt: &Attempt, pods: &Pods, now: Instant) -> bool {
-        let (key, time, is_at_work) = match attempt {
+    fn take_down(
+        &mut self,
+        candidate: &Candidate<'_>,
+        attempt: &Attempt,
+        pods: &Pods,
+        now: Instant,
+        time: SystemTime,
+    ) -> bool {
+        let (key, rest, is_at_work) = match attempt {
             Attempt::Nothing | Attempt::Done(Outcome::Refused | Outcome::Failed | Outcome::Useless) => {
                 (candidate.key, ASK_AGAIN, false)
             }
-            Attempt::UnderWay(time) => (candidate.owner_key, *time, true),
+            Attempt::UnderWay(rest) => (candidate.owner_key, *rest, true),
             Attempt::Later => (candidate.owner_key, LATER, false),
             Attempt::Done(Outcome::Restarted) => (candidate.owner_key, ONCE, true),
             Attempt::Done(Outcome::Evicted) => {
-                self.remember_eviction(candidate, pods);
+                self.remember_eviction(candidate, pods, time);
                 (candidate.key, ONCE, true)
             }
         };
-        self.resting.insert(key, Rest { until: now + time, is_at_work });
+        self.resting.insert(key, Rest { until: now + rest, is_at_work });
         if matches!(attempt, Attempt::Done(Outcome::Restarted | Outcome::Evicted)) {
             self.namespace = Some((candidate.pod.namespace.clone(), now));
         }
         attempt.outcome().is_some()
     }
 
-    fn remember_eviction(&mut self, candidate: &Candidate<'_>, pods: &Pods) {
-        let owner_of = |pod: &Without| pod.owner.as_ref().map(|owner| hash(&owner.uid));
+    fn remember_eviction(&mut self, candidate: &Candidate<'_>, pods: &Pods, time: SystemTime) {
+        let owner_of = |pod: &Without| pod.owner.as_ref().map(|owner| owner.key);
         let siblings = pods.without().values().filter(|pod| owner_of(pod) == Some(candidate.owner_key));
         let Some(newest) = siblings.filter_map(|pod| pod.created).max() else { return };
-        let last = SystemTime::now();
         self.evictions
             .entry((candidate.owner_key, candidate.lacking))
-            .and_modify(|evictions| evictions.last = last)
-            .or_insert(Evictions { before: newest, last });
+            .and_modify(|evictions| evictions.last = time)
+            .or_insert(Evictions { before: newest, last: time });
     }
 }
 
@@ -237,21 +287,20 @@ impl Evictions {
 impl<'p> Candidate<'p> {
     /// None, for what nobody makes again, or nobody wants made again.
     fn new(key: Key, pod: &'p Without) -> Option<Self> {
-        // Who made it does not make another one, or makes it in its own time.
-        let owner = pod.owner.as_ref().filter(|owner| owner.kind != "Job")?;
-        Some(Candidate { key, owner_key: hash(&owner.uid), owner, lacking: pod.lacking?, pod })
+        let owner = pod.owner.as_ref()?;
+        Some(Candidate { key, owner_key: owner.key, owner, lacking: pod.lacking?, pod })
     }
 
-    async fn make_anew(&self, watchdog: &Watchdog) -> Attempt {
+    async fn make_anew(&self, watchdog: &Watchdog, time: SystemTime) -> Attempt {
         let Without { namespace, name, .. } = self.pod;
         match Target::of(&watchdog.client, namespace, name, self.owner).await {
             Ok(None) => Attempt::Nothing,
-            Ok(Some(target)) => self.make_target_anew(watchdog, &target).await,
+            Ok(Some(target)) => self.make_target_anew(watchdog, &target, time).await,
             Err(error) => self.failed(&error.to_string()),
         }
     }
 
-    async fn make_target_anew(&self, watchdog: &Watchdog, target: &Target) -> Attempt {
+    async fn make_target_anew(&self, watchdog: &Watchdog, target: &Target, time: SystemTime) -> Attempt {
         let (client, namespace) = (&watchdog.client, &self.pod.namespace);
         let (outcome, result) = match target {
             Target::Pod(name) => (Outcome::Evicted, workload::evict(client, namespace, name).await),
@@ -261,8 +310,7 @@ impl<'p> Candidate<'p> {
                     Ok(None) => return Attempt::Nothing,
                     Err(error) => return self.failed(&error.to_string()),
                 };
-                let (mark, now) = (self.pod.mark.as_ref(), SystemTime::now());
-                match workload::hindrance(&workload.data, mark, self.lacking, now) {
+                match workload::hindrance(&workload.data, self.pod.mark.as_ref(), self.lacking, time) {
                     Some(Hindrance::UnderWay(time)) => return Attempt::UnderWay(time),
                     Some(Hindrance::Needs(problem)) => {
                         self.refused(target, problem);
@@ -270,7 +318,7 @@ impl<'p> Candidate<'p> {
                     }
                     None => {}
                 }
-                let mark = Mark::new(self.lacking);
+                let mark = Mark::new(self.lacking, time);
                 (Outcome::Restarted, workload::restart(client, namespace, kind, &workload, &mark).await)
             }
         };
@@ -303,7 +351,7 @@ impl<'p> Candidate<'p> {
 
     fn failed(&self, problem: &str) -> Attempt {
         let Without { namespace, name, .. } = self.pod;
-        let owner = format!("{}/{}", self.owner.kind, self.owner.name);
+        let owner = self.owner.to_string();
         warn!(event = "repair_failed", namespace, pod = name, owner, problem);
         Attempt::Done(Outcome::Failed)
     }
@@ -315,7 +363,7 @@ impl<'p> Candidate<'p> {
             event = "repair_useless",
             namespace,
             pod = name,
-            owner = format!("{}/{}", self.owner.kind, self.owner.name),
+            owner = self.owner.to_string(),
             definitions = definitions.join(","),
             "it was made anew for this and goes without it all the same: see why the API server does not ask about it, or gets no answer"
         );
@@ -337,11 +385,14 @@ impl Attempt {
 mod tests {
     use std::collections::BTreeMap;
 
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
     use sidecar_engine::State;
 
-    use super::super::pods::{Found, lacking};
+    use super::super::pods::{Found, hash, lacking};
     use super::*;
+
+    /// Whatever the clock of this machine says.
+    const NOW: &str = "12:00:00";
 
     fn time(text: &str) -> SystemTime {
         humantime::parse_rfc3339(&format!("2020-01-01T{text}Z")).unwrap()
@@ -349,10 +400,9 @@ mod tests {
 
     fn found(definition: &str, fingerprint: u32) -> Found {
         Found {
-            definition: definition.to_owned(),
+            definition: definition.into(),
             state: State::Missing,
             reason: "NotInjected",
-            message: String::new(),
             is_repairable: true,
             fingerprint,
         }
@@ -362,15 +412,16 @@ mod tests {
     fn pod(name: &str, created: &str, fingerprint: u32) -> Without {
         let (namespace, name) = name.split_once('/').unwrap();
         let owner = name.split('-').next().unwrap();
-        let found = vec![found("logs", fingerprint)];
+        let found = [found("logs", fingerprint)];
         Without {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            owner: Some(OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() }),
+            namespace: namespace.into(),
+            name: name.into(),
+            owner: Some(Owner::new(&OwnerReference { uid: owner.to_owned(), ..OwnerReference::default() })),
             created: Some(time(created)),
             mark: None,
             lacking: lacking(&found),
-            found,
+            found: found.into(),
+            basis: 1,
         }
     }
 
@@ -387,15 +438,29 @@ mod tests {
     fn pods(all: impl IntoIterator<Item = Without>) -> Pods {
         let mut pods = Pods::default();
         for pod in all {
-            pods.goes_without(hash(&pod.name), pod);
+            pods.goes_without(hash(&pod.name), pod, &[]);
         }
         pods
     }
 
     /// The names of those for whom a try is worth it, and of those about whom it is said that none is.
     fn candidates(repairs: &mut Repairs, pods: &Pods) -> [Vec<String>; 2] {
-        let (worth, useless) = repairs.candidates(pods, Instant::now());
-        [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.clone()).collect())
+        let (worth, useless) = repairs.candidates(pods, |_| true, Instant::now(), time(NOW));
+        [worth, useless].map(|some| some.iter().map(|candidate| candidate.pod.name.to_string()).collect())
+    }
+
+    #[test]
+    fn an_owner_of_pods_that_lack_different_things_is_complained_about_once_for_each() {
+        let of_a_restart = |name, fingerprint| {
+            let pod = pod(name, "10:00:05", fingerprint);
+            let lacking = pod.lacking;
+            marked(pod, "10:00:00", lacking)
+        };
+        let pods = pods([of_a_restart("a/web-1", 1), of_a_restart("a/web-2", 2)]);
+        let mut repairs = Repairs::default();
+        let both = vec!["web-1".to_owned(), "web-2".to_owned()];
+        assert_eq!(candidates(&mut repairs, &pods), [vec![], both]);
+        assert_eq!(candidates(&mut repairs, &pods), [vec![""; 0], vec![]]);
     }
 
     #[test]
@@ -422,10 +487,24 @@ mod tests {
         reported.found[0].is_repairable = false;
         reported.lacking = lacking(&reported.found);
         let bare = Without { owner: None, ..pod("a/bare-1", "10:00:00", 1) };
-        let mut job = pod("a/job-1", "10:00:00", 1);
-        job.owner.as_mut().unwrap().kind = "Job".to_owned();
-        let pods = pods([reported, bare, job]);
+        let pods = pods([reported, bare]);
         assert_eq!(candidates(&mut Repairs::default(), &pods), [vec![""; 0], vec![]]);
+    }
+
+    #[test]
+    fn nothing_is_done_by_a_verdict_that_is_old_and_what_was_said_is_not_said_again() {
+        let lacking = pod("a/web-1", "10:00:05", 1).lacking;
+        let useless = marked(pod("a/web-1", "10:00:05", 1), "10:00:00", lacking);
+        let pods = pods([useless, pod("a/db-1", "10:00:00", 1)]);
+        let mut repairs = Repairs::default();
+        let mut count = |basis| {
+            let (worth, useless) =
+                repairs.candidates(&pods, |pod| pod.basis == basis, Instant::now(), time(NOW));
+            (worth.len(), useless.len())
+        };
+        assert_eq!(count(1), (1, 1));
+        assert_eq!(count(2), (0, 0));
+        assert_eq!(count(1), (1, 0));
     }
 
     #[test]
@@ -436,20 +515,34 @@ mod tests {
         let (mut repairs, mut said) = (Repairs::default(), Vec::new());
         let now = Instant::now();
         for (evicted, made) in [("set-1", "a/set-3"), ("set-2", "a/set-4")] {
-            let (worth, useless) = repairs.candidates(&pods, now);
-            said.extend(useless.iter().map(|candidate| candidate.pod.name.clone()));
-            let candidate = worth.iter().find(|candidate| candidate.pod.name == evicted).unwrap();
-            assert!(repairs.take_down(candidate, &Attempt::Done(Outcome::Evicted), &pods, now));
+            let (worth, useless) = repairs.candidates(&pods, |_| true, now, time(NOW));
+            said.extend(useless.iter().map(|candidate| candidate.pod.name.to_string()));
+            let candidate = worth.iter().find(|candidate| *candidate.pod.name == *evicted).unwrap();
+            assert!(repairs.take_down(candidate, &Attempt::Done(Outcome::Evicted), &pods, now, time(NOW)));
             pods.forget(&metadata(evicted));
-            let made = Without { created: Some(SystemTime::now()), ..pod(made, "10:00:00", 1) };
-            pods.goes_without(hash(&made.name), made);
+            let made = pod(made, "12:00:01", 1);
+            pods.goes_without(hash(&made.name), made, &[]);
         }
         assert_eq!(candidates(&mut repairs, &pods), [vec![""; 0], vec![]]);
         // It stands for all of the owner's.
         assert_eq!(said, ["set-3"]);
-        let changed = Without { created: Some(SystemTime::now()), ..pod("a/set-4", "10:00:00", 2) };
-        pods.goes_without(hash("set-4"), changed);
+        let changed = pod("a/set-4", "12:00:01", 2);
+        pods.goes_without(hash("set-4"), changed, &[]);
         assert_eq!(candidates(&mut repairs, &pods), [vec!["set-4".to_owned()], vec![]]);
+    }
+
+    #[test]
+    fn nothing_is_made_anew_before_somebody_has_been_reached_for_a_while() {
+        let start = Instant::now();
+        for (per_minute, wait) in [(5, 36), (60, 10)] {
+            let mut repairs = Repairs::default();
+            let mut may_begin = |is_reached, seconds| {
+                repairs.may_begin(is_reached, Some(per_minute), start + Duration::from_secs(seconds))
+            };
+            assert!(!may_begin(true, 0) && !may_begin(true, wait - 1) && may_begin(true, wait));
+            assert!(!may_begin(false, 100) && !may_begin(true, 101));
+            assert!(!may_begin(true, 100 + wait) && may_begin(true, 101 + wait));
+        }
     }
 
     #[test]
@@ -459,13 +552,13 @@ mod tests {
         let start = Instant::now();
         let mut turn = |attempt: Option<Attempt>, seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            let (candidates, _) = repairs.candidates(&pods, now);
+            let (candidates, _) = repairs.candidates(&pods, |_| true, now, time(NOW));
             let namespace = repairs.turn(&candidates, now)?;
             let mut open = candidates.iter().filter(|candidate| !repairs.is_resting(candidate));
             if let Some(attempt) = attempt
                 && let Some(candidate) = open.find(|candidate| candidate.pod.namespace == namespace)
             {
-                repairs.take_down(candidate, &attempt, &pods, now);
+                repairs.take_down(candidate, &attempt, &pods, now, time(NOW));
             }
             Some(namespace)
         };

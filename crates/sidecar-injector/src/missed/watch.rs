@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,16 +11,15 @@ use kube::api::GetParams;
 use kube::core::{PartialObjectMeta, Request};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _};
-use serde::Deserialize;
-use sidecar_engine::{Namespace, Namespaces as _, Reason, Standing, State};
+use sidecar_engine::{Namespace, Namespaces as _};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Watchdog;
 use super::listing::Listing;
-use super::mark::Mark;
-use super::pods::{Found, Pods, Waiting, Without, key, lacking};
+use super::pods::Pods;
 use super::repair::{self, Repairs};
+use crate::clock::Clock;
 use crate::sources::watching::Trouble;
 
 /// The pause between two looks: the API server has more important things to do.
@@ -34,24 +33,11 @@ pub(super) const NO_ANSWER: &str = "the API server does not answer";
 /// How often what has changed is shown.
 const SHOW: Duration = Duration::from_millis(500);
 
-/// What is read of a pod beside what the engine reads.
-#[derive(Deserialize)]
-struct Head {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    status: Status,
-}
-
-#[derive(Deserialize, Default)]
-struct Status {
-    #[serde(default)]
-    phase: String,
-}
-
 /// Looks at all pods, as long as it is polled.
 pub(super) async fn follow(watchdog: &Watchdog) {
     let mut pods = Pods::default();
     let mut changes = watchdog.definitions.changes();
+    let mut namespace_changes = watchdog.namespaces.changes();
     let ticks = |period| {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,6 +46,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
     let (mut looks, mut shows) = (ticks(LOOK), ticks(SHOW));
     let per_minute = watchdog.settings.repairs_per_minute;
     let mut repairs = Repairs::default();
+    let mut clock = Clock::new(watchdog.client.clone());
     let mut repair_ticks = ticks(repair::pause(per_minute));
     let mut listing = Listing::new(Instant::now());
     loop {
@@ -73,6 +60,10 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         trouble.is_over(&event, "Pod");
+                        // A list that is still coming in says nothing yet.
+                        if !matches!(event, Event::Init | Event::InitApply(_)) {
+                            watchdog.metrics.is_synced(true);
+                        }
                         let is_complete = matches!(event, Event::InitDone);
                         watchdog.take_in(&mut pods, event);
                         if is_complete {
@@ -81,6 +72,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                         }
                     }
                     Some(Err(error)) => {
+                        watchdog.metrics.is_synced(false);
                         let (wait, _) = trouble.add(&error, "Pod");
                         sleep(wait).await;
                     }
@@ -88,7 +80,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 },
                 _ = looks.tick(), if pods.is_waiting() => watchdog.look(&mut pods).await,
                 _ = shows.tick(), if pods.is_dirty => watchdog.show(&mut pods),
-                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods).await,
+                _ = repair_ticks.tick(), if per_minute.is_some() => repairs.step(watchdog, &pods, &changes, &mut clock).await,
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return;
@@ -96,6 +88,8 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                     pods.begin_again();
                     listing.change(Instant::now());
                 }
+                // The sender is in the map, which is held here.
+                Ok(()) = namespace_changes.changed() => listing.change(Instant::now()),
                 () = sleep_until(listing.due()), if !pods.is_listing() => break,
             }
         }
@@ -103,14 +97,15 @@ pub(super) async fn follow(watchdog: &Watchdog) {
 }
 
 impl Watchdog {
-    fn take_in(&self, pods: &mut Pods, event: Event<PartialObjectMeta<Pod>>) {
+    pub(super) fn take_in(&self, pods: &mut Pods, event: Event<PartialObjectMeta<Pod>>) {
         match event {
             Event::Init => pods.begin_list(),
             Event::InitDone => pods.end_list(),
             Event::Delete(pod) => pods.forget(&pod.metadata),
             Event::InitApply(pod) | Event::Apply(pod) => {
                 if self.may_concern(&pod.metadata) {
-                    pods.take_in(&pod.metadata);
+                    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                    pods.take_in(&pod.metadata, self.namespaces.version(namespace));
                 } else {
                     pods.forget(&pod.metadata);
                 }
@@ -129,7 +124,7 @@ impl Watchdog {
         engine.may_concern(owned(&metadata.labels), owned(&metadata.annotations), &self.namespace(name))
     }
 
-    fn namespace(&self, name: &str) -> Arc<Namespace> {
+    pub(super) fn namespace(&self, name: &str) -> Arc<Namespace> {
         self.namespaces.get(name).unwrap_or_else(|| Arc::new(Namespace::unknown(name)))
     }
 
@@ -155,50 +150,11 @@ impl Watchdog {
                     Ok(Err(error)) => error.to_string(),
                     _ => NO_ANSWER.to_owned(),
                 };
-                let (namespace, pod) = (waiting.namespace.clone(), waiting.name.clone());
-                if pods.postpone(waiting, &problem) {
-                    let (namespace, pod) = (&*namespace, &*pod);
-                    warn!(event = "pod_unreadable", namespace, pod, problem, "and others perhaps");
-                }
+                pods.say_unreadable(&waiting, &problem);
+                pods.postpone(waiting);
                 // Whatever it is, it will not be over in a moment.
                 sleep(Duration::from_secs(1)).await;
             }
-        }
-    }
-
-    fn judge(&self, pods: &mut Pods, waiting: &Waiting, text: &str) {
-        let namespace = self.namespace(&waiting.namespace);
-        let loaded = self.definitions.current();
-        let (Ok(head), Ok(standings)) =
-            (serde_json::from_str::<Head>(text), loaded.engine.standings(text, &namespace))
-        else {
-            return;
-        };
-        let is_over = matches!(&*head.status.phase, "Succeeded" | "Failed");
-        let is_another = key(&head.metadata) != Some(waiting.key);
-        if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
-            return pods.is_fine(waiting.key);
-        }
-        let not_asked = self.settings.asked.remedy(&head.metadata, &namespace);
-        let without = standings.into_iter().filter(|standing| standing.state != State::Present);
-        let found: Vec<_> = without.map(|standing| found(standing, not_asked.as_deref())).collect();
-        if found.is_empty() {
-            return pods.is_fine(waiting.key);
-        }
-        let time = |time: k8s_openapi::jiff::Timestamp| SystemTime::from(time);
-        let annotations = head.metadata.annotations.unwrap_or_default();
-        let owners = head.metadata.owner_references.unwrap_or_default();
-        let pod = Without {
-            namespace: waiting.namespace.to_string(),
-            name: waiting.name.to_string(),
-            owner: owners.into_iter().find(|owner| owner.controller == Some(true)),
-            created: head.metadata.creation_timestamp.map(|created| time(created.0)),
-            mark: Mark::of(&annotations),
-            lacking: lacking(&found),
-            found,
-        };
-        if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
-            events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);
         }
     }
 
@@ -207,29 +163,4 @@ impl Watchdog {
         self.metrics.show(&self.definitions.current().engine, pods.found());
         pods.say();
     }
-}
-
-/// What is to be said about a definition that a pod goes without.
-fn found(standing: Standing<'_>, not_asked: Option<&str>) -> Found {
-    let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
-    let not_asked = not_asked.filter(|_| would_be_injected);
-    let (reason, message) = match (not_asked, state, reason) {
-        (Some(remedy), State::Missing, _) => ("NotAsked", remedy.to_owned()),
-        (None, State::Missing, Reason::Injected) => (
-            "NotInjected",
-            "nothing is in the way now: the definition is younger than the pod, or nobody answered when it was made".to_owned(),
-        ),
-        (_, State::Outdated, _) => (
-            "Outdated",
-            match detail {
-                Some(detail) => format!("the pod has something else than the definition says now: {detail}"),
-                None => "the pod has something else than the definition says now".to_owned(),
-            },
-        ),
-        (_, _, reason) => {
-            (reason.code(), detail.map_or_else(|| reason.explanation().to_owned(), std::borrow::Cow::into_owned))
-        }
-    };
-    let is_repairable = repairs && would_be_injected && not_asked.is_none();
-    Found { definition: definition.into_owned(), state, reason, message, is_repairable, fingerprint }
 }

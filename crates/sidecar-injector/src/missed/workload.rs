@@ -5,12 +5,12 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, EvictParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::mark::{Lacking, Mark};
+use super::pods::Owner;
 
 const FIELD_MANAGER: &str = "sidecar-injector-repair";
 
@@ -38,15 +38,15 @@ impl Target {
         client: &Client,
         namespace: &str,
         pod: &str,
-        owner: &OwnerReference,
+        owner: &Owner,
     ) -> kube::Result<Option<Self>> {
         let itself = || Some(Target::Pod(pod.to_owned()));
-        if owner.api_version != "apps/v1" {
+        if !owner.is_of_apps {
             return Ok(itself());
         }
         Ok(match &*owner.kind {
-            "StatefulSet" => Some(Target::Workload("StatefulSet", owner.name.clone())),
-            "DaemonSet" => Some(Target::Workload("DaemonSet", owner.name.clone())),
+            "StatefulSet" => Some(Target::Workload("StatefulSet", owner.name.to_string())),
+            "DaemonSet" => Some(Target::Workload("DaemonSet", owner.name.to_string())),
             "ReplicaSet" => {
                 let set = apps(client, namespace, "ReplicaSet").get_opt(&owner.name).await?;
                 // It is gone, and the pod is going.

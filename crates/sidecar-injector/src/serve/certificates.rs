@@ -9,7 +9,6 @@
 
 mod authority;
 mod bundle;
-mod clock;
 mod files;
 mod managed;
 mod object;

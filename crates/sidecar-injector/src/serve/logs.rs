@@ -161,7 +161,7 @@ pub(super) fn messages(decisions: &[Decision<'_>]) -> Option<String> {
 }
 
 /// One line of text that is not too long, whatever was in it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut line: String = characters.by_ref().take(MESSAGES_LENGTH).collect();
     if characters.next().is_some() {
@@ -185,7 +185,7 @@ pub(crate) fn definition_review(reviewed: &DefinitionReviewed<'_>) {
     );
 }
 
-fn short(name: &str) -> &str {
+pub(crate) fn short(name: &str) -> &str {
     name.char_indices().nth(NAME_LENGTH).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
 }
 

@@ -12,25 +12,22 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::Serving;
 use super::authority::CertificateError;
 use super::bundle::{Bundles, ConfigurationKind};
-use super::clock::Clock;
 use super::object::{self, Seen};
 use super::rotation::{Certificates, Lifetimes, Situation, Step, Stored};
 use super::secret;
+use crate::clock::Clock;
 
 /// How often to look without anything having happened, at least.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// How long to wait for the API server to take something.
 const WRITE: Duration = Duration::from_secs(10);
-
-/// How often to ask the API server for the time.
-const SET_CLOCK: Duration = Duration::from_mins(5);
 
 /// What the certificates are for, and where they are kept.
 #[derive(Debug, Clone)]
@@ -66,7 +63,6 @@ pub(crate) struct Managed {
     secret: watch::Receiver<Seen<Secret>>,
     bundles: Bundles,
     clock: Clock,
-    clock_set: Instant,
     said: Option<String>,
 }
 
@@ -75,7 +71,7 @@ impl Managed {
     /// server trusts what is served.
     pub(crate) async fn start(settings: ManagedSettings, client: Client) -> Result<Self, CertificateError> {
         let mut clock = Clock::new(client.clone());
-        clock.set().await;
+        clock.refresh().await;
         let held = Certificates::make(&settings.lifetimes, &settings.names, clock.now())?;
         let serving = Serving::new(&held.leaf.pair, Some("the webhook configuration was not seen so far"))?;
         serving.metrics.sees_bundle.store(true, Ordering::Relaxed);
@@ -83,8 +79,8 @@ impl Managed {
         let api: Api<Secret> = Api::namespaced(client.clone(), &settings.namespace);
         let secret = object::watch(api.clone(), settings.secret.clone(), "Secret");
         let bundles = Bundles::watch(&client, &settings.configurations);
-        let (served_by, clock_set) = (held.authority.details.der.clone(), Instant::now());
-        Ok(Managed { settings, serving, held, served_by, api, secret, bundles, clock, clock_set, said: None })
+        let served_by = held.authority.details.der.clone();
+        Ok(Managed { settings, serving, held, served_by, api, secret, bundles, clock, said: None })
     }
 
     /// What is served.
@@ -95,10 +91,7 @@ impl Managed {
     /// Keeps everything in order, as long as it is polled.
     pub(crate) async fn run(mut self) {
         loop {
-            if !self.clock.is_set() || self.clock_set.elapsed() > SET_CLOCK {
-                self.clock.set().await;
-                self.clock_set = Instant::now();
-            }
+            self.clock.refresh().await;
             self.look().await;
             let pause =
                 LOOK.min(self.settings.lifetimes.leaf / 12).min(self.settings.lifetimes.propagation / 4);
