@@ -197,8 +197,10 @@ impl Watchdog {
             lacking: lacking(&found),
             found,
         };
+        let owner = pod.owner.clone();
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod), &self.events) {
-            events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);
+            let pod = (&*waiting.name, head.metadata.uid);
+            events.missing(&waiting.namespace, pod, owner.as_ref(), &text);
         }
     }
 
