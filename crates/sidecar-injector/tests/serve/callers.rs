@@ -1,5 +1,6 @@
 //! With a CA for client certificates, reviews are for those who have one.
 
+use std::process::Command;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -45,4 +46,23 @@ async fn reviews_are_for_callers_with_a_certificate_that_is_expected() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(asks(of(&others, "kube-apiserver")).await.unwrap().0, StatusCode::OK);
     asks(of(&clients, "kube-apiserver")).await.expect_err("the CA is another now");
+}
+
+/// Regression: over plain HTTP a variable that was set to nothing was an error, and names were ignored.
+#[test]
+fn certificates_are_not_asked_for_where_nobody_can_show_one() {
+    let nothing = [("CLIENT_CA_FILE", ""), ("CLIENT_NAMES", "")];
+    for https in ["true", "false"] {
+        let settings = [&nothing[..], &[("HTTPS_ENABLED", https)]].concat();
+        Server::start(&settings).wait_for_log("serving");
+    }
+    for (option, value) in [("--client-ca-file", "ca.crt"), ("--client-names", "kube-apiserver")] {
+        let refused = Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
+            .args(["serve", "--http-port", "0", option, value])
+            .output()
+            .unwrap();
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains(&format!("{option} needs HTTPS")), "{message}");
+    }
 }
