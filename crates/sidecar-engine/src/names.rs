@@ -1,5 +1,8 @@
 //! Which names Kubernetes allows where (apimachinery pkg/util/validation).
 
+/// No name of an object is longer.
+pub(crate) const LONGEST: usize = 253;
+
 /// A lower-case word of letters, digits and inner hyphens: what containers, volumes and namespaces are called.
 pub(crate) fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_word(name)
@@ -7,7 +10,7 @@ pub(crate) fn is_label(name: &str) -> bool {
 
 /// Labels with dots between: what most objects are called.
 pub(crate) fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_word)
+    name.len() <= LONGEST && name.split('.').all(is_word)
 }
 
 /// What ports are called, `IANA_SVC_NAME`: a short label with a letter and no two hyphens together.

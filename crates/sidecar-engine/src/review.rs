@@ -223,8 +223,8 @@ pub(crate) fn respond(
     Ok(Written { response, patch_bytes })
 }
 
-/// The API server drops warnings with control characters, and cuts long ones.
-fn printable(text: &str, length: usize) -> String {
+/// One line of at most so many characters. The API server drops warnings with control characters, and cuts long ones.
+pub(crate) fn printable(text: &str, length: usize) -> String {
     let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut text: String = characters.by_ref().take(length).collect();
     if characters.next().is_some() {

@@ -12,8 +12,10 @@ use crate::decision::{Decision, Reason};
 use crate::definition::{ByName, Compiled};
 use crate::expression::{Bindings, Budget};
 use crate::json::Json;
+use crate::names;
 use crate::namespace::Namespace;
 use crate::pod::{INJECT_KEY, Pod};
+use crate::review::printable;
 
 /// Labels of the injector's own pods; a webhook that has to inject into itself to start never does.
 const OWN_NAME: (&str, &str) = ("app.kubernetes.io/name", "kubernetes-sidecar-injector");
@@ -136,7 +138,9 @@ impl Reason {
 }
 
 fn unknown<'e>(name: &str, index: &Index) -> Decision<'e> {
-    let mut decision = Decision::new(name.to_owned(), Reason::UnknownDefinition, true);
+    // What a pod asks for may be anything of any length, and decisions go into logs.
+    let shown = printable(name, names::LONGEST);
+    let mut decision = Decision::new(shown, Reason::UnknownDefinition, true);
     if matches!(name, "true" | "True") {
         decision.detail =
             Some("the value \"true\" belongs into the label sidecar.me/inject, not the annotation".into());

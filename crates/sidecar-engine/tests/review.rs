@@ -207,6 +207,21 @@ fn warnings_are_short_and_printable() {
     }
 }
 
+/// Regression: eight of them, each as long as a review, waited in the log.
+#[test]
+fn names_that_do_not_exist_are_short_and_printable() {
+    let engine = Engine::builtin();
+    let long = format!("a\n{}", "ü".repeat(1_000_000));
+    let body = review(|review| {
+        review["request"]["object"]["metadata"]["annotations"] = json!({"sidecar.me/inject": long});
+    });
+    let reviewed = engine.review(body.to_string().as_bytes(), &NoNamespaces).unwrap();
+    let decision = &reviewed.decisions[0];
+    assert_eq!(decision.reason, Reason::UnknownDefinition);
+    assert!(decision.definition.starts_with("a ü") && decision.definition.ends_with("ü…"));
+    assert_eq!(decision.definition.chars().count(), 253);
+}
+
 /// A probe is answered whatever is loaded, once, and only where nothing of it remains.
 #[test]
 fn a_dry_run_that_only_asks_whether_reviews_arrive_is_told_so() {

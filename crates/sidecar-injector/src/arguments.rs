@@ -313,10 +313,37 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 10s, 500ms or 1m"))
 }
 
+/// The same where less would do nothing but keep the server busy.
+fn duration_of_at_least(seconds: u64) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    let least = Duration::from_secs(seconds);
+    move |text| match duration(text)? {
+        long_enough if long_enough >= least => Ok(long_enough),
+        _ => Err(format!("must be at least {seconds}s")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    /// Regression: probes without a pause, and certificates that expired before they were served and were made again at once.
+    #[test]
+    fn what_is_done_again_and_again_has_pauses() {
+        for (option, too_short, shortest) in [
+            ("--self-probe-interval", "0s", "1s"),
+            ("--ca-lifetime", "9s", "10s"),
+            ("--certificate-lifetime", "9999ms", "10s"),
+        ] {
+            let parse = |value| Arguments::try_parse_from(["sidecar-injector", "serve", option, value]);
+            let problem = parse(too_short).unwrap_err().to_string();
+            assert!(
+                problem.contains(&format!("{option} <DURATION>': must be at least {shortest}")),
+                "{problem}"
+            );
+            assert!(parse(shortest).is_ok(), "{option} {shortest}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

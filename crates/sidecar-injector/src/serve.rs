@@ -69,16 +69,22 @@ impl Config {
             None => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
         };
         let on = |port| hosts.iter().map(|host| SocketAddr::new(*host, port)).collect();
-        if !is_https && arguments.callers.client_ca_file.is_some() {
-            let problem = "--client-ca-file needs HTTPS: over plain HTTP nobody can show a certificate";
-            return Err(Failure::Usage(problem.to_owned()));
+        let callers = &arguments.callers;
+        for (option, is_set) in [
+            ("--client-ca-file", callers.ca_file().is_some()),
+            ("--client-names", !callers.names().is_empty()),
+        ] {
+            if is_set && !is_https {
+                let problem = "needs HTTPS: over plain HTTP nobody can show a certificate";
+                return Err(Failure::Usage(format!("{option} {problem}")));
+            }
         }
         let sources = Sources::new(arguments);
         let missed = missed::Settings::new(&arguments.missed, sources.know_namespaces())?;
         Ok(Config {
             sources,
             certificates: is_https.then(|| CertificateSource::new(&arguments.certificates)).transpose()?,
-            callers: arguments.callers.clone(),
+            callers: callers.clone(),
             addresses: on(port),
             metrics_addresses: arguments.metrics_port.map(on).unwrap_or_default(),
             events: arguments.reporting.events,

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::duration;
+use super::{duration, duration_of_at_least};
+
+/// In seconds. What lives for less is renewed all the time, and may expire on its way to the API server.
+const SHORTEST_LIFE: u64 = 10;
 
 /// Where the serving certificate comes from.
 #[derive(Debug, Args)]
@@ -40,10 +43,10 @@ pub(crate) struct CertificateArguments {
     #[arg(long, env = "VALIDATING_WEBHOOK_CONFIGURATION", value_name = "NAME")]
     pub(crate) validating_webhook_configuration: Option<String>,
     /// How long a CA is valid; at two thirds of it the next one is introduced
-    #[arg(long, env = "CA_LIFETIME", value_name = "DURATION", default_value = "43800h", value_parser = duration)]
+    #[arg(long, env = "CA_LIFETIME", value_name = "DURATION", default_value = "43800h", value_parser = duration_of_at_least(SHORTEST_LIFE))]
     pub(crate) ca_lifetime: Duration,
     /// How long a certificate is valid; at two thirds of it it is renewed. At most a third of the CA's life
-    #[arg(long, env = "CERTIFICATE_LIFETIME", value_name = "DURATION", default_value = "2160h", value_parser = duration)]
+    #[arg(long, env = "CERTIFICATE_LIFETIME", value_name = "DURATION", default_value = "2160h", value_parser = duration_of_at_least(SHORTEST_LIFE))]
     pub(crate) certificate_lifetime: Duration,
     /// How long a new CA must have been in every caBundle before it signs: the time that the slowest API server needs to notice
     #[arg(long, env = "CA_PROPAGATION", value_name = "DURATION", default_value = "30s", value_parser = duration)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::duration;
+use super::duration_of_at_least;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportingArguments {
@@ -35,7 +35,7 @@ pub(crate) struct ReportingArguments {
     #[arg(long, env = "SELF_PROBE_NAMESPACE", value_name = "NAME")]
     pub(crate) self_probe_namespace: Option<String>,
     /// How often
-    #[arg(long, env = "SELF_PROBE_INTERVAL", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "SELF_PROBE_INTERVAL", value_name = "DURATION", default_value = "60s", value_parser = duration_of_at_least(1))]
     pub(crate) self_probe_interval: Duration,
 }
 

@@ -82,18 +82,23 @@ impl Watchdog {
         let time = |time: k8s_openapi::jiff::Timestamp| SystemTime::from(time);
         let annotations = head.metadata.annotations.unwrap_or_default();
         let owners = head.metadata.owner_references.unwrap_or_default();
+        let owner = owners.iter().find(|owner| owner.controller == Some(true));
         let pod = Without {
             namespace: waiting.namespace.clone(),
             name: waiting.name.clone(),
-            owner: owners.iter().find(|owner| owner.controller == Some(true)).map(Owner::new),
+            owner: owner.map(Owner::new),
             created: head.metadata.creation_timestamp.map(|created| time(created.0)),
             mark: Mark::of(&annotations),
             lacking: lacking(&found),
             found: found.into(),
             basis,
+            is_untold: false,
         };
         if let (Some(text), Some(events)) = (pods.goes_without(waiting.key, pod, &messages), &self.events) {
-            events.missing(&waiting.namespace, &waiting.name, head.metadata.uid, text);
+            let pod = (&*waiting.name, head.metadata.uid);
+            if !events.missing(&waiting.namespace, pod, owner, &text) {
+                pods.is_untold(waiting.key);
+            }
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Without {
     pub(super) lacking: Option<Lacking>,
     /// What it was judged by.
     pub(super) basis: Basis,
+    /// Whether there was no room for the Event about it.
+    pub(super) is_untold: bool,
 }
 
 /// Who made it: what is needed of a reference, in which anything may stand.
@@ -230,10 +232,11 @@ impl Pods {
         self.is_dirty |= self.without.remove(&key).is_some();
     }
 
-    /// Remembers one that goes without something, and says so once. What was said now, if anything was.
+    /// Remembers one that goes without something, and says so once in the log. What is to be told now, if anything is.
     /// `messages` has the words for each thing that it goes without; they are not kept.
     pub(super) fn goes_without(&mut self, key: Key, pod: Without, messages: &[String]) -> Option<String> {
         let before = self.without.remove(&key);
+        let is_untold = before.as_ref().is_some_and(|before| before.is_untold);
         let mut news = Vec::new();
         for (found, message) in pod.found.iter().zip(messages) {
             let is_known = before.as_ref().is_some_and(|before| {
@@ -250,12 +253,21 @@ impl Pods {
                     reason = found.reason,
                     "{message}"
                 );
+            }
+            if !is_known || is_untold {
                 news.push(format!("{}: {}: {message}", found.definition, found.reason));
             }
         }
         self.without.insert(key, Box::new(pod));
         self.is_dirty = true;
         (!news.is_empty()).then(|| format!("runs without sidecar {}", news.join("; ")))
+    }
+
+    /// The Event about it was not taken: it is tried again when the pod is looked at again, at the latest with the next list.
+    pub(super) fn is_untold(&mut self, key: Key) {
+        if let Some(pod) = self.without.get_mut(&key) {
+            pod.is_untold = true;
+        }
     }
 
     /// All that go without something.
@@ -326,6 +338,7 @@ mod tests {
             found: [found].into(),
             lacking: None,
             basis: 0,
+            is_untold: false,
         }
     }
 
@@ -381,6 +394,19 @@ mod tests {
         assert_eq!(&*pods.next().unwrap().name, "b");
         pods.settle();
         assert!(pods.is_new("Forbidden"));
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_another_time() {
+        let (mut pods, key) = (Pods::default(), 1);
+        let goes_without = |pods: &mut Pods| {
+            pods.goes_without(key, without("NotInjected"), &["a message".to_owned()]).is_some()
+        };
+        assert!(goes_without(&mut pods));
+        assert!(!goes_without(&mut pods));
+        pods.is_untold(key);
+        assert!(goes_without(&mut pods));
+        assert!(!goes_without(&mut pods));
     }
 
     #[test]

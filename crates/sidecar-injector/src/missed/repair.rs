@@ -422,6 +422,7 @@ mod tests {
             lacking: lacking(&found),
             found: found.into(),
             basis: 1,
+            is_untold: false,
         }
     }
 

@@ -50,10 +50,8 @@ struct Verifier(Arc<dyn ClientCertVerifier>);
 impl Callers {
     /// Reads the CA and goes on watching its file, as long as the runtime lives; nothing where there is no file.
     pub(crate) fn watch(arguments: &CallerArguments) -> Result<Option<Arc<Self>>, Failure> {
-        let file = arguments.client_ca_file.clone().filter(|file| !file.as_os_str().is_empty());
-        let names: BTreeSet<_> =
-            arguments.client_names.iter().filter(|name| !name.is_empty()).cloned().collect();
-        let Some(file) = file else {
+        let names = arguments.names();
+        let Some(file) = arguments.ca_file().map(Path::to_owned) else {
             if names.is_empty() {
                 return Ok(None);
             }

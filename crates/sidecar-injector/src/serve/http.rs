@@ -169,7 +169,7 @@ async fn review_pod(shared: &Shared, request: Request<axum::body::Body>) -> Resu
         }
         Err(error) => {
             logs::refused_review(error.code(), body.len());
-            shared.metrics.unreadable();
+            shared.metrics.unreadable(began);
             Err(Refusal::new(StatusCode::BAD_REQUEST, error.code(), error.to_string()))
         }
     }

@@ -23,10 +23,13 @@ use crate::failure::Failure;
 const WAITING_LINES: usize = 4096;
 
 /// Names in Kubernetes have 253 characters at most; whoever sends longer ones must not fill the log.
-const NAME_LENGTH: usize = 253;
+pub(super) const NAME_LENGTH: usize = 253;
 
 /// At most so many characters of messages in one line. They have values of the pod's owner in them, which may be long.
 const MESSAGES_LENGTH: usize = 400;
+
+/// Beyond so many bytes a list in a line goes no further: thousands of lines may wait.
+const LISTS_LENGTH: usize = 1000;
 
 /// Writes what is waiting when it is dropped, and knows how many lines were lost.
 pub(crate) struct Log {
@@ -104,19 +107,16 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
     if !enabled!(Level::INFO) {
         return;
     }
-    // Definitions and reasons in one field each, side by side, so that a line stays flat.
-    let (mut definitions, mut reasons) = (String::new(), String::new());
+    // Side by side.
+    let definitions = list(reviewed.decisions.iter().map(|decision| &*decision.definition));
+    let mut reasons = list(reviewed.decisions.iter().map(|decision| decision.reason.code()));
     // How many, and not which: a path has names of the pod's in it.
-    let (mut replaced, mut kept) = (0_u64, 0_u64);
-    for decision in &reviewed.decisions {
-        let comma = if definitions.is_empty() { "" } else { "," };
-        let _ = write!(definitions, "{comma}{}", decision.definition);
-        let _ = write!(reasons, "{comma}{}", decision.reason.code());
-        for change in &decision.changes {
-            replaced += u64::from(change.kind == ChangeKind::Replaced);
-            kept += u64::from(change.kind == ChangeKind::Kept);
-        }
-    }
+    let changes = |kind| {
+        let changes = reviewed.decisions.iter().flat_map(|decision| &decision.changes);
+        let count = changes.filter(|change| change.kind == kind).count();
+        // Seldom there, and absent otherwise.
+        (count > 0).then_some(count)
+    };
     if let Some(reason) = reviewed.skipped {
         reasons.push_str(reason.code());
     }
@@ -138,12 +138,25 @@ pub(crate) fn review(reviewed: &Reviewed<'_>, took: Duration) {
         // Warnings reach whoever makes a pod, which mostly is a controller that shows them to nobody.
         messages = messages(&reviewed.decisions),
         operations = reviewed.operations,
-        // Seldom there, and absent otherwise.
-        replaced = (replaced > 0).then_some(replaced),
-        kept = (kept > 0).then_some(kept),
+        replaced = changes(ChangeKind::Replaced),
+        kept = changes(ChangeKind::Kept),
         dry_run = reviewed.dry_run,
         microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
+}
+
+/// Several in one field, so that a line stays flat.
+fn list<'i>(items: impl Iterator<Item = &'i str>) -> String {
+    let mut list = String::new();
+    for item in items {
+        if list.len() > LISTS_LENGTH {
+            list.push_str(",…");
+            break;
+        }
+        let comma = if list.is_empty() { "" } else { "," };
+        let _ = write!(list, "{comma}{item}");
+    }
+    list
 }
 
 /// What the warnings say, of the sidecars that the pod was meant to have and goes without.
@@ -173,18 +186,18 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// One line about the review of a definition.
 pub(crate) fn definition_review(reviewed: &DefinitionReviewed<'_>) {
-    let codes: Vec<_> = reviewed.problems.iter().map(|problem| problem.code.code()).collect();
     info!(
         event = "definition_review",
         uid = short(&reviewed.uid),
         kind = short(&reviewed.kind),
         namespace = short(&reviewed.namespace),
         name = short(&reviewed.name),
-        decision = if codes.is_empty() { "allowed" } else { "denied" },
-        problems = codes.join(","),
+        decision = if reviewed.problems.is_empty() { "allowed" } else { "denied" },
+        problems = list(reviewed.problems.iter().map(|problem| problem.code.code())),
     );
 }
 
+/// A name of the review's, which may be anything.
 pub(crate) fn short(name: &str) -> &str {
     name.char_indices().nth(NAME_LENGTH).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
 }

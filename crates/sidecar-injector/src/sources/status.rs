@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The cluster's objects and the files that are in their way do not come in the same instant.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// An API server that takes longer to write one has better things to do, and the others are waiting.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+
 /// So often somebody else may write in between; then it is left for the next time.
 const ATTEMPTS: u32 = 4;
 
@@ -82,6 +85,8 @@ struct Condition {
 struct Record {
     wanted: Option<Wanted>,
     written: Option<Instant>,
+    /// Whether a file had its name when it was looked at last.
+    was_taken: bool,
 }
 
 impl Statuses {
@@ -118,6 +123,17 @@ impl Statuses {
         self.news.notify_one();
     }
 
+    /// The pods that are to be counted in a status. Reviews count by name: what is counted while a file has that name, or before it
+    /// was noticed that the file is gone, is not the object's, and forgotten.
+    fn pods(&self, name: &DefinitionName, is_served: bool, was_taken: bool) -> Option<u64> {
+        let mut injected = lock(&self.injected);
+        if is_served && !was_taken {
+            return injected.get(&name.shown()).copied();
+        }
+        injected.remove(&name.shown());
+        None
+    }
+
     /// Keeps what the cluster's definitions say up to date, as long as it is polled.
     pub(super) async fn follow(&self, client: Client, store: Arc<Store>) {
         let mut records: HashMap<DefinitionName, Record> = HashMap::new();
@@ -129,13 +145,15 @@ impl Statuses {
             let seen = lock(&self.seen).clone();
             records.retain(|name, _| seen.contains_key(name));
             for (name, seen) in &seen {
-                let wanted = Wanted::new(seen, store.taken_by_a_file(name).as_deref());
+                let taken_by = store.taken_by_a_file(name);
+                let wanted = Wanted::new(seen, taken_by.as_deref());
                 let record = records.entry(name.clone()).or_default();
-                let pods = lock(&self.injected).get(&name.shown()).copied().filter(|_| wanted.is_ready);
+                let was_taken = std::mem::replace(&mut record.was_taken, taken_by.is_some());
+                let pods = self.pods(name, wanted.is_ready, was_taken);
                 if !record.is_due(&wanted, seen, pods) {
                     continue;
                 }
-                match write(&client, name, &wanted, pods.unwrap_or_default()).await {
+                match write_in_time(&client, name, &wanted, pods.unwrap_or_default()).await {
                     Ok(false) => {}
                     Ok(true) => {
                         if let (Some(pods), Some(left)) = (pods, lock(&self.injected).get_mut(&name.shown()))
@@ -143,15 +161,15 @@ impl Statuses {
                             *left = left.saturating_sub(pods);
                         }
                     }
-                    Err(error) => {
-                        let problem = error.to_string();
+                    Err(problem) => {
                         if said.as_ref() != Some(&problem) {
                             warn!(event = "status_not_written", definition = name.shown(), problem);
                             said = Some(problem);
                         }
                     }
                 }
-                *record = Record { wanted: Some(wanted), written: Some(Instant::now()) };
+                record.wanted = Some(wanted);
+                record.written = Some(Instant::now());
             }
         }
     }
@@ -169,6 +187,19 @@ impl Record {
         }
         let is_time = self.written.is_none_or(|written| written.elapsed() >= INTERVAL);
         is_time && (differs || pods.is_some_and(|pods| pods > 0))
+    }
+}
+
+/// The same as [`write`], unless it takes too long.
+async fn write_in_time(
+    client: &Client,
+    name: &DefinitionName,
+    wanted: &Wanted,
+    pods: u64,
+) -> Result<bool, String> {
+    match timeout(WRITE_TIME, write(client, name, wanted, pods)).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer in {} s", WRITE_TIME.as_secs())),
     }
 }
 
@@ -340,9 +371,37 @@ mod tests {
         let wanted = Wanted::new(&old, None);
         let mut record = Record::default();
         assert!(record.is_due(&wanted, &old, None));
-        record = Record { wanted: Some(wanted.clone()), written: Some(Instant::now()) };
+        record = Record { wanted: Some(wanted.clone()), written: Some(Instant::now()), was_taken: false };
         assert!(!record.is_due(&wanted, &old, Some(1)));
         let new = seen(2, None);
         assert!(record.is_due(&Wanted::new(&new, None), &new, None));
+    }
+
+    fn name() -> DefinitionName {
+        DefinitionName { kind: Kind::ClusterSidecarDefinition, namespace: None, name: "log".to_owned() }
+    }
+
+    /// Regression: pods that had got a file's definition were counted for the object of its name when the file was gone.
+    #[test]
+    fn pods_of_a_file_are_not_counted_for_the_object_of_its_name() {
+        let statuses = Statuses::default();
+        let counted = |is_served, was_taken| {
+            *lock(&statuses.injected).entry("log".to_owned()).or_default() += 1;
+            statuses.pods(&name(), is_served, was_taken)
+        };
+        assert_eq!(counted(true, false), Some(1));
+        assert_eq!(counted(true, false), Some(2));
+        assert_eq!(counted(false, true), None);
+        assert_eq!(counted(true, true), None, "the file is gone, but was not when this was counted");
+        assert_eq!(counted(true, false), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_does_not_answer_is_waited_for_no_longer_than_need_be() {
+        let never = axum::Router::new().fallback(std::future::pending::<()>);
+        let client = Client::new(never, "default");
+        let wanted = Wanted::new(&seen(1, None), None);
+        let written = timeout(WRITE_TIME * 2, write_in_time(&client, &name(), &wanted, 0)).await;
+        assert_eq!(written.unwrap(), Err("no answer in 10 s".to_owned()));
     }
 }

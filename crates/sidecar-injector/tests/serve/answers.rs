@@ -251,6 +251,40 @@ async fn the_log_says_in_the_words_of_the_warning_why_a_pod_goes_without_a_sidec
     assert!(message.chars().count() == 400 && message.ends_with('…'), "{message}");
 }
 
+/// Regression: what a made-up review asked for was in its line as a whole, and thousands of lines may wait.
+#[tokio::test]
+async fn the_log_has_short_lines_whatever_a_review_says() {
+    let server = Server::https();
+    let mut connection = Connection::http1(&server).await.unwrap();
+    let long = |letter: &str| letter.repeat(700_000);
+    let mut odd = pod(Some("true"));
+    let asked = ["a", "b", "c", "d", "e"].map(long).join(",");
+    odd["metadata"]["annotations"] = json!({"sidecar.me/inject": asked});
+    odd["metadata"]["ownerReferences"] = json!([{"kind": long("K"), "name": long("n"), "controller": true}]);
+    let mut odd = review(odd);
+    odd["request"]["namespace"] = long("s").into();
+    assert_eq!(connection.review(&odd).await.unwrap().status, StatusCode::OK);
+    let line = server.wait_for_log("review");
+    assert!(line["definitions"].as_str().unwrap().ends_with("d…,…"), "{line}");
+    assert!(line.to_string().len() < 4_000, "{} bytes", line.to_string().len());
+
+    let unknown: serde_json::Map<_, _> = (0..2_000).map(|field| (format!("{field}"), json!(1))).collect();
+    let definition = json!({
+        "apiVersion": "sidecar.me/v1alpha1",
+        "kind": "ClusterSidecarDefinition",
+        "metadata": {"name": "odd"},
+        "spec": unknown,
+    });
+    let mut odd = review(definition);
+    odd["request"]["kind"] =
+        json!({"group": "sidecar.me", "version": "v1alpha1", "kind": "ClusterSidecarDefinition"});
+    let body = request("POST", "/validation/definition", Some("application/json"), odd.to_string());
+    assert_eq!(connection.send(body).await.unwrap().status, StatusCode::OK);
+    let line = server.wait_for_log("definition_review");
+    assert!(line["problems"].as_str().unwrap().ends_with(",UnknownField,…"), "{line}");
+    assert!(line.to_string().len() < 2_000, "{} bytes", line.to_string().len());
+}
+
 #[tokio::test]
 async fn the_log_counts_what_was_kept_and_replaced_and_names_nothing_of_it() {
     for (policy, counted, other) in [("KeepPod", "kept", "replaced"), ("Replace", "replaced", "kept")] {

@@ -1,10 +1,11 @@
 //! With a CA for client certificates, reviews are for those who have one.
 
+use std::process::Command;
 use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::client::{Connection, pod, review, tls_as};
+use crate::client::{Connection, pod, request, review, tls, tls_as};
 use crate::server::{Authority, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,4 +46,60 @@ async fn reviews_are_for_callers_with_a_certificate_that_is_expected() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(asks(of(&others, "kube-apiserver")).await.unwrap().0, StatusCode::OK);
     asks(of(&clients, "kube-apiserver")).await.expect_err("the CA is another now");
+}
+
+/// Regression: over plain HTTP a variable that was set to nothing was an error, and names were ignored.
+#[test]
+fn certificates_are_not_asked_for_where_nobody_can_show_one() {
+    let nothing = [("CLIENT_CA_FILE", ""), ("CLIENT_NAMES", "")];
+    for https in ["true", "false"] {
+        let settings = [&nothing[..], &[("HTTPS_ENABLED", https)]].concat();
+        Server::start(&settings).wait_for_log("serving");
+    }
+    for (option, value) in [("--client-ca-file", "ca.crt"), ("--client-names", "kube-apiserver")] {
+        let refused = Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
+            .args(["serve", "--http-port", "0", option, value])
+            .output()
+            .unwrap();
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains(&format!("{option} needs HTTPS")), "{message}");
+    }
+}
+
+/// An API server may be configured to send one (docs/security.md); nothing depends on it, and no log may have it.
+#[tokio::test]
+async fn a_bearer_token_is_neither_checked_nor_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    let clients = Authority::new();
+    std::fs::write(&file, &clients.pem).unwrap();
+    let server = Server::start(&[("CLIENT_CA_FILE", file.to_str().unwrap()), ("LOG_LEVEL", "trace")]);
+    let trusted = &server.authority.pem;
+    let known = tls_as(clients.issue_for("kube-apiserver"), trusted);
+    let callers = [(known, StatusCode::OK), (tls(trusted, &["http/1.1"]), StatusCode::FORBIDDEN)];
+    for (config, status) in callers {
+        for token in [None, Some("Bearer kept-secret-by-all"), Some("kept-secret-by-all")] {
+            let mut connection = Connection::http1_with(server.address, config.clone()).await.unwrap();
+            let mut request = request(
+                "POST",
+                "/mutation/pod",
+                Some("application/json"),
+                review(pod(Some("true"))).to_string(),
+            );
+            if let Some(token) = token {
+                request.headers_mut().insert("authorization", token.parse().unwrap());
+            }
+            assert_eq!(connection.send(request).await.unwrap().status, status, "{token:?}");
+        }
+    }
+    let mut connection = Connection::http2(&server).await.unwrap();
+    let mut request = request("GET", "/health/readiness", None, "");
+    request.headers_mut().insert("authorization", "Bearer kept-secret-by-all".parse().unwrap());
+    assert_eq!(connection.send(request).await.unwrap().status, StatusCode::OK);
+    drop(connection);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let log = server.log.lock().unwrap().join("\n");
+    assert!(log.contains("\"TRACE\""), "it is at its most talkative");
+    assert!(!log.contains("kept-secret-by-all"), "{log}");
 }

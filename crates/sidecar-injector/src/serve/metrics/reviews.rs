@@ -11,10 +11,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use sidecar_engine::{Reason, Reviewed};
 
-/// Seconds. A review takes 6 µs to 100 µs, a body that comes in pieces some milliseconds, and after 5 s nobody waits any more.
-const DURATIONS: [f64; 15] = [
+/// Seconds. A review takes 6 µs to 100 µs, a body that comes in pieces some milliseconds, and after 30 s, which is as much as a
+/// webhook may be given, nobody waits any more.
+const DURATIONS: [f64; 17] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 0.5, 1.0,
-    2.5, 5.0,
+    2.5, 5.0, 10.0, 30.0,
 ];
 
 /// Bytes: a pod has some KiB, at most 3 MiB.
@@ -70,7 +71,8 @@ pub(crate) struct Reviews {
     /// By code.
     refusals: Vec<(&'static str, Counter)>,
     in_flight: Gauge,
-    duration: Histogram,
+    /// By [`Outcome`].
+    durations: Vec<Histogram>,
     request_bytes: Histogram,
     patch_bytes: Histogram,
 }
@@ -94,6 +96,11 @@ impl Reviews {
                 .map(|dry_run| requests.get_or_create_owned(&[("outcome", outcome), ("dry_run", dry_run)]))
         });
         registry.register("admission_requests", "Reviews of pods by what became of them", requests);
+        let by_outcome = Family::<Labels<1>, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+            Histogram::new(DURATIONS)
+        });
+        let durations =
+            Outcome::ALL.map(|(_, outcome)| by_outcome.get_or_create_owned(&[("outcome", outcome)]));
         let by_reason = Family::<Labels<1>, Counter>::default();
         let skips = Reason::ALL.map(|reason| match reason {
             // Nothing was skipped; a counter that nobody sees.
@@ -110,7 +117,7 @@ impl Reviews {
             skips: skips.into(),
             refusals,
             in_flight: Gauge::default(),
-            duration: Histogram::new(DURATIONS),
+            durations: durations.into(),
             request_bytes: Histogram::new(SIZES),
             patch_bytes: Histogram::new(SIZES),
         };
@@ -123,7 +130,7 @@ impl Reviews {
         registry.register(
             "admission_duration_seconds",
             "From the head of a review's request to its answer",
-            reviews.duration.clone(),
+            by_outcome,
         );
         registry.register("request_bytes", "Size of reviews", reviews.request_bytes.clone());
         registry.register("patch_bytes", "Size of the patches of injected pods", reviews.patch_bytes.clone());
@@ -140,7 +147,7 @@ impl Reviews {
     /// Counts an answered review.
     pub(crate) fn answered(&self, reviewed: &Reviewed<'_>, request_bytes: usize, began: Instant) {
         let outcome = Outcome::of(reviewed);
-        self.count(outcome, reviewed.dry_run);
+        self.count(outcome, reviewed.dry_run, began);
         self.request_bytes.observe(float(request_bytes));
         if outcome == Outcome::Injected {
             self.patch_bytes.observe(float(reviewed.patch_bytes));
@@ -153,12 +160,11 @@ impl Reviews {
                 }
             }
         }
-        self.duration.observe(began.elapsed().as_secs_f64());
     }
 
     /// Counts a body that was no review.
-    pub(crate) fn unreadable(&self) {
-        self.count(Outcome::Error, false);
+    pub(crate) fn unreadable(&self, began: Instant) {
+        self.count(Outcome::Error, false, began);
     }
 
     /// Counts a request that was turned away.
@@ -168,10 +174,13 @@ impl Reviews {
         }
     }
 
-    fn count(&self, outcome: Outcome, dry_run: bool) {
+    fn count(&self, outcome: Outcome, dry_run: bool, began: Instant) {
         let counter = self.outcomes.get(outcome as usize).and_then(|pair| pair.get(usize::from(dry_run)));
         if let Some(counter) = counter {
             counter.inc();
+        }
+        if let Some(duration) = self.durations.get(outcome as usize) {
+            duration.observe(began.elapsed().as_secs_f64());
         }
     }
 }
