@@ -32,7 +32,7 @@ fn promtool(folder: &Path, arguments: &[&str]) {
 fn render(more: &[&str]) -> Vec<Value> {
     let all = [
         "--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,grafanaDashboard.enabled=true",
-        "--set=missedPods.mode=repair",
+        "--set=grafanaDashboard.operator.enabled=true,missedPods.mode=repair",
     ];
     crate::render::render(INJECTOR, INJECTOR, &[&all, more].concat())
 }
@@ -52,20 +52,35 @@ fn alerts(rules: &Value) -> Vec<&Value> {
     rules["groups"][0]["rules"].as_array().unwrap().iter().collect()
 }
 
-/// The queries of the dashboard, with values for its variables.
-fn dashboard_queries() -> Vec<String> {
+fn dashboard() -> Value {
     let objects = render(&[]);
     let mut maps =
         objects.iter().filter_map(|object| object["data"]["kubernetes-sidecar-injector.json"].as_str());
-    let dashboard: Value = serde_json::from_str(maps.next().unwrap()).unwrap();
+    serde_json::from_str(maps.next().unwrap()).unwrap()
+}
+
+/// The queries of the dashboard to this kind of data source.
+fn queries_to<'d>(dashboard: &'d Value, source: &str) -> Vec<&'d str> {
     let panels = dashboard["panels"].as_array().unwrap();
-    let mut numbers: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers.len(), panels.len(), "a number for each panel");
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    let queries = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
-    queries.map(|query| query.replace("$namespace", ".+").replace("$__rate_interval", "5m")).collect()
+    targets
+        .filter(|target| target["datasource"]["type"] == source)
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect()
+}
+
+/// Those to Prometheus, with what its variables are when all is to be seen.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard = dashboard();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let fill_in = |query: &str| {
+        let query = query.replace("$__rate_interval", "5m");
+        let all = variables.iter().filter_map(|variable| {
+            Some((format!("${}", variable["name"].as_str()?), variable["allValue"].as_str()?))
+        });
+        all.fold(query, |query, (name, value)| query.replace(&name, value))
+    };
+    queries_to(&dashboard, "prometheus").into_iter().map(fill_in).collect()
 }
 
 /// Names and types of the table in the documentation.
@@ -80,11 +95,14 @@ fn documented() -> BTreeMap<String, String> {
     rows.collect()
 }
 
-/// What others have: the API server's own, and Prometheus' word about each target.
-const OTHERS: [&str; 4] = [
+/// What others have: the API server's own, kube-state-metrics', and Prometheus' word about each target.
+const OTHERS: [&str; 7] = [
+    "apiserver_admission_match_condition_evaluation_errors_total",
+    "apiserver_admission_match_condition_exclusions_total",
     "apiserver_admission_webhook_admission_duration_seconds_bucket",
     "apiserver_admission_webhook_fail_open_count",
     "apiserver_admission_webhook_rejection_count",
+    "kube_pod_status_ready",
     "up",
 ];
 
@@ -136,6 +154,79 @@ fn every_query_asks_for_metrics_that_exist() {
         all.extend(names);
     }
     assert!(!exists("sidecar_injector_nothing_total") && !exists("sidecar_injector_request_bytes"));
+}
+
+#[test]
+fn every_metric_of_the_injector_is_on_the_dashboard() {
+    let shown: BTreeSet<_> = dashboard_queries().iter().flat_map(|query| metrics_in(query)).collect();
+    let is_shown = |name: &str| {
+        ["", "_bucket", "_sum"].iter().any(|part| shown.contains(format!("{name}{part}").as_str()))
+    };
+    let ours = documented().into_keys().filter(|name| name.starts_with("sidecar_injector_"));
+    let ours: Vec<_> = ours.collect();
+    assert!(ours.len() > 25, "{ours:?}");
+    let hidden: Vec<_> = ours.iter().filter(|name| !is_shown(name)).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn the_dashboard_s_variables_narrow_all_of_it_and_need_no_label() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let numbers: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(numbers.len(), panels.len(), "a number for each panel");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
+    for source in ["prometheus", "loki"] {
+        let name = if source == "loki" { "logs" } else { "datasource" };
+        assert_eq!(
+            (&variable(name)["type"], &variable(name)["query"]),
+            (&json!("datasource"), &json!(source))
+        );
+        let queries = queries_to(&dashboard, source);
+        assert!(!queries.is_empty(), "{source}");
+        for query in queries {
+            assert!(query.contains("cluster=~\"$cluster\""), "{query}");
+            // The API server's own are in another namespace.
+            assert!(query.contains("namespace=~\"$namespace\"") || query.contains("apiserver_"), "{query}");
+            let by_definition = ["injections_total", "missing_injections", "outdated_injections"];
+            if by_definition.iter().any(|name| query.contains(name)) {
+                assert!(query.contains("definition=~\"$definition\""), "{query}");
+            }
+        }
+    }
+    // What Prometheus takes for a label that is not there.
+    for name in ["cluster", "definition", "reason"] {
+        assert_eq!(variable(name)["allValue"], ".*", "{name}");
+    }
+    for query in dashboard_queries() {
+        assert!(!query.contains('$'), "a variable that there is not: {query}");
+    }
+    let log = queries_to(&dashboard, "loki");
+    let objects = render(&[]);
+    let container = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"];
+    assert!(log[0].contains(&format!("container={container}")), "{log:?}");
+    assert_eq!(log[0].matches("$reason").count(), 2, "of reviews, and of pods that were missed: {log:?}");
+}
+
+#[test]
+fn grafana_gets_the_same_dashboard_from_its_operator() {
+    let json = dashboard();
+    let rendered = |values: &str| crate::render::render(INJECTOR, INJECTOR, &["--set", values]);
+    let objects = rendered(
+        "grafanaDashboard.operator.enabled=true,grafanaDashboard.namespace=g,grafanaDashboard.operator.folder=F",
+    );
+    let of_operator = of_kind(&objects, "GrafanaDashboard");
+    assert_eq!(of_operator["apiVersion"], "grafana.integreatly.org/v1beta1");
+    assert_eq!(of_operator["metadata"]["namespace"], "g");
+    let spec = &of_operator["spec"];
+    assert_eq!(serde_json::from_str::<Value>(spec["json"].as_str().unwrap()).unwrap(), json);
+    assert_eq!(spec["instanceSelector"], json!({"matchLabels": {"dashboards": "grafana"}}));
+    assert_eq!((&spec["folder"], &spec["allowCrossNamespaceImport"]), (&json!("F"), &json!(true)));
+    let is_map = |object: &Value| object["data"].get("kubernetes-sidecar-injector.json").is_some();
+    assert!(!objects.iter().any(is_map), "one without the other");
+    let objects = rendered("grafanaDashboard.enabled=true");
+    assert!(objects.iter().any(is_map) && objects.iter().all(|object| object["kind"] != "GrafanaDashboard"));
 }
 
 #[test]
@@ -242,10 +333,10 @@ fn fire(rules: &Value, cases: &[Case<'_>]) {
             }],
         })
     });
-    test(rules, tests.collect());
+    test(rules, &tests.collect::<Vec<_>>());
 }
 
-fn test(rules: &Value, tests: Vec<Value>) {
+fn test(rules: &Value, tests: &[Value]) {
     let tests = json!({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests});
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("alerts.yaml"), rules.to_string()).unwrap();
@@ -354,7 +445,7 @@ fn what_to_do_about_missing_sidecars_fits_the_reason() {
             }],
         })
     });
-    test(&rules, tests.to_vec());
+    test(&rules, &tests);
 }
 
 /// The link in an alert leads to its runbook.
