@@ -11,19 +11,21 @@ const INJECTOR: &str = "charts/kubernetes-sidecar-injector";
 const HTTPBIN: &str = "charts/httpbin";
 
 /// Kinds of others, which are not on this cluster: names and versions are checked, what is in them is not.
-const FOREIGN: [(&str, &str, &str); 4] = [
-    ("cert-manager.io", "Certificate", "certificates"),
-    ("cert-manager.io", "Issuer", "issuers"),
-    ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
-    ("monitoring.coreos.com", "PrometheusRule", "prometheusrules"),
+const FOREIGN: [(&str, &str, &str, &str); 5] = [
+    ("cert-manager.io", "v1", "Certificate", "certificates"),
+    ("cert-manager.io", "v1", "Issuer", "issuers"),
+    ("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+    ("monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules"),
+    ("grafana.integreatly.org", "v1beta1", "GrafanaDashboard", "grafanadashboards"),
 ];
 
 /// Values that render what others do not.
-const COMBINATIONS: [&str; 16] = [
+const COMBINATIONS: [&str; 17] = [
     "webhook.scope=Namespaces",
     "webhook.scope=All,webhook.failurePolicy=Fail",
     "definitionResources.watch=false,crds.install=false,serviceAccount.create=false,serviceAccount.name=mine",
-    "serviceMonitor.enabled=true,prometheusRule.enabled=true,grafanaDashboard.enabled=true,selfProbe.enabled=true,metrics.port=9091",
+    "serviceMonitor.enabled=true,prometheusRule.enabled=true,selfProbe.enabled=true,metrics.port=9091",
+    "grafanaDashboard.enabled=true,grafanaDashboard.operator.enabled=true,grafanaDashboard.operator.folder=Kubernetes",
     "certificates.mode=helm",
     "certificates.mode=certManager",
     "certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.externalCaBundle=true",
@@ -47,14 +49,14 @@ async fn the_api_server_takes_all_that_the_charts_render() {
     for namespace in ["demo", "other"] {
         cluster.kubectl(&["create", "namespace", namespace]).await.unwrap().checked().unwrap();
     }
-    for (group, kind, plural) in FOREIGN {
+    for (group, version, kind, plural) in FOREIGN {
         let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         let definition = json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.{group}")},
             "spec": {
                 "group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
+                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}],
             },
         });
         cluster

@@ -82,6 +82,13 @@ annotations:
 {{- merge $own (default dict .Values.podLabels) (default dict .Values.commonLabels) | toYaml }}
 {{- end }}
 
+{{/* Of the pod of `helm test`; a network policy lets it in by them. */}}
+{{- define "kubernetes-sidecar-injector.testLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-test" (include "kubernetes-sidecar-injector.name" . | trunc 58 | trimSuffix "-") }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{- define "kubernetes-sidecar-injector.image" -}}
 {{- $repository := .Values.image.repository }}
 {{- with .Values.global.imageRegistry }}
@@ -103,6 +110,13 @@ annotations:
 {{- define "kubernetes-sidecar-injector.serviceAccountName" -}}
 {{- $default := ternary (include "kubernetes-sidecar-injector.fullname" .) "default" .Values.serviceAccount.create }}
 {{- default $default .Values.serviceAccount.name }}
+{{- end }}
+
+{{/* Whether anything is bound to the service account; without it no token is mounted. */}}
+{{- define "kubernetes-sidecar-injector.hasRights" -}}
+{{- if or .Values.definitionResources.watch .Values.events.enabled .Values.selfProbe.enabled (eq .Values.certificates.mode "selfManaged") }}
+{{- true }}
+{{- end }}
 {{- end }}
 
 {{- define "kubernetes-sidecar-injector.definitionsConfigMap" -}}

@@ -39,12 +39,23 @@ fail less readably on such values asks this first.
 {{- else if or .helm.ca.certificate .helm.ca.privateKey .helm.rotate }}
   {{- fail (printf "certificates.helm is set, but certificates.mode is %q: set certificates.mode to \"helm\"" .mode) }}
 {{- end }}
+{{- if eq .mode "selfManaged" }}
+  {{- $lives := dict }}
+  {{- range $name := list "caLifetime" "certificateLifetime" }}
+    {{- $text := get $.Values.certificates.selfManaged $name }}
+    {{- $unit := regexFind "[hms]$" $text }}
+    {{- $_ := set $lives $name (mul (trimSuffix $unit $text | int64) (get (dict "h" 3600 "m" 60 "s" 1) $unit)) }}
+  {{- end }}
+  {{- if gt (mul $lives.certificateLifetime 3) $lives.caLifetime }}
+    {{- fail (printf "certificates.selfManaged.certificateLifetime (%s) must be at most a third of caLifetime (%s), or certificates would end with their CA" .selfManaged.certificateLifetime .selfManaged.caLifetime) }}
+  {{- end }}
+{{- end }}
 {{- if and (ne .mode "certManager") .certManager.issuerRef }}
   {{- fail (printf "certificates.certManager.issuerRef is set, but certificates.mode is %q: set certificates.mode to \"certManager\"" .mode) }}
 {{- end }}
 {{- end }}
-{{- if and (eq .Values.certificates.mode "selfManaged") (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
-  {{- fail "serviceAccount.create is false and serviceAccount.name is empty: in mode \"selfManaged\" the injector may write its Secret and its webhooks' caBundle, and every pod of the namespace would get these rights with the service account \"default\". Name an account" }}
+{{- if and (include "kubernetes-sidecar-injector.hasRights" .) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+  {{- fail "serviceAccount.create is false and serviceAccount.name is empty: every pod of the namespace would get the injector's rights (docs/security.md) with the service account \"default\". Name an account" }}
 {{- end }}
 {{- range $where := list "commonLabels" "podLabels" }}
   {{- if hasKey (get $.Values $where | default dict) "sidecar.me/inject" }}
@@ -65,9 +76,14 @@ fail less readably on such values asks this first.
 {{- $replicas := include "kubernetes-sidecar-injector.minReplicas" . | int }}
 {{- $counted := ternary "replicas" "autoscaling.minReplicas" (empty .Values.autoscaling.enabled) }}
 {{- with .Values.podDisruptionBudget }}
-  {{- if and .enabled (gt $replicas 1) }}
-    {{- if and (not .maxUnavailable) (or (eq (toString .minAvailable) "100%") (and (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) $replicas))) }}
-      {{- fail (printf "podDisruptionBudget.minAvailable (%v) must be smaller than %s (%d), else no node with a pod can be drained" .minAvailable $counted $replicas) }}
+  {{- /* Kubernetes rounds both percentages up: of maxUnavailable at least one pod is left. */}}
+  {{- if and .enabled (gt $replicas 1) (not .maxUnavailable) }}
+    {{- $least := int .minAvailable }}
+    {{- if kindIs "string" .minAvailable }}
+      {{- $least = div (add (mul (trimSuffix "%" .minAvailable | int) $replicas) 99) 100 | int }}
+    {{- end }}
+    {{- if ge $least $replicas }}
+      {{- fail (printf "podDisruptionBudget.minAvailable (%v: %d pods) must be smaller than %s (%d), else no node with a pod can be drained" .minAvailable $least $counted $replicas) }}
     {{- end }}
   {{- end }}
 {{- end }}
@@ -112,8 +128,8 @@ fail less readably on such values asks this first.
 {{- if and .Values.selfProbe.enabled (has (include "kubernetes-sidecar-injector.selfProbeNamespace" .) .Values.webhook.excludedNamespaces) }}
   {{- fail (printf "selfProbe.namespace: nothing is injected in %q (webhook.excludedNamespaces), so the probe would always fail" (include "kubernetes-sidecar-injector.selfProbeNamespace" .)) }}
 {{- end }}
-{{- if and .Values.selfProbe.enabled (ne .Values.webhook.scope "Requested") (eq (include "kubernetes-sidecar-injector.selfProbeNamespace" .) .Release.Namespace) }}
-  {{- fail (printf "selfProbe with webhook.scope %q: the API server does not ask about pods of the release's own namespace, so name another in selfProbe.namespace" .Values.webhook.scope) }}
+{{- if and .Values.selfProbe.enabled (ne .Values.webhook.scope "Requested") (eq (include "kubernetes-sidecar-injector.selfProbeNamespace" .) (include "kubernetes-sidecar-injector.namespace" .)) }}
+  {{- fail (printf "selfProbe with webhook.scope %q: the API server does not ask about pods of the injector's own namespace, so name another in selfProbe.namespace" .Values.webhook.scope) }}
 {{- end }}
 {{- if not .Values.metrics.enabled }}
   {{- range $name := list "serviceMonitor" "prometheusRule" }}

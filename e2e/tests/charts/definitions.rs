@@ -278,6 +278,15 @@ fn the_notes_say_how_to_add_a_definition_and_what_is_missing() {
     assert!(own.contains("the ConfigMap mine") && !own.contains("kubectl explain"), "{own}");
     let scoped = notes(&["--set=webhook.scope=Namespaces"]);
     assert!(scoped.contains("kubectl label namespace NAMESPACE sidecar.me/injection=enabled"), "{scoped}");
+    let elsewhere = notes(&["--set=certificates.mode=certManager,namespaceOverride=other"]);
+    assert!(
+        elsewhere.contains("kubectl --namespace other wait --for=condition=Ready certificate/"),
+        "{elsewhere}"
+    );
+    let on_the_node = notes(&["--set=hostNetwork=true,containerPort=10260,metrics.port=10261"]);
+    assert!(on_the_node.contains("port 10260") && on_the_node.contains("port 10261"), "{on_the_node}");
+    let unmeasured = notes(&["--set=hostNetwork=true,containerPort=10260,metrics.enabled=false"]);
+    assert!(!unmeasured.contains("of the metrics") && !by_default.contains("on the nodes"), "{unmeasured}");
     let unseen = notes(&["--set=prometheusRule.enabled=true"]);
     assert!(unseen.contains("job=\"kubernetes-sidecar-injector-metrics\""), "{unseen}");
     let seen = notes(&["--set=prometheusRule.enabled=true,serviceMonitor.enabled=true"]);

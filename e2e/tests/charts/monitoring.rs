@@ -32,15 +32,19 @@ fn promtool(folder: &Path, arguments: &[&str]) {
 fn render(more: &[&str]) -> Vec<Value> {
     let all = [
         "--set=prometheusRule.enabled=true,serviceMonitor.enabled=true,grafanaDashboard.enabled=true",
-        "--set=missedPods.mode=repair",
+        "--set=grafanaDashboard.operator.enabled=true,missedPods.mode=repair",
     ];
     crate::render::render(INJECTOR, INJECTOR, &[&all, more].concat())
 }
 
 /// All alerts that there are, with a place for their runbooks.
 fn rules() -> Value {
-    let arguments =
-        ["--set=selfProbe.enabled=true", "--set=prometheusRule.runbookUrl=https://example.com/operations"];
+    rules_with("webhook.timeoutSeconds=5")
+}
+
+fn rules_with(values: &str) -> Value {
+    let runbooks = "--set=prometheusRule.runbookUrl=https://example.com/operations";
+    let arguments = ["--set=selfProbe.enabled=true", runbooks, "--set", values];
     of_kind(&render(&arguments), "PrometheusRule")["spec"].clone()
 }
 
@@ -48,20 +52,35 @@ fn alerts(rules: &Value) -> Vec<&Value> {
     rules["groups"][0]["rules"].as_array().unwrap().iter().collect()
 }
 
-/// The queries of the dashboard, with values for its variables.
-fn dashboard_queries() -> Vec<String> {
+fn dashboard() -> Value {
     let objects = render(&[]);
     let mut maps =
         objects.iter().filter_map(|object| object["data"]["kubernetes-sidecar-injector.json"].as_str());
-    let dashboard: Value = serde_json::from_str(maps.next().unwrap()).unwrap();
+    serde_json::from_str(maps.next().unwrap()).unwrap()
+}
+
+/// The queries of the dashboard to this kind of data source.
+fn queries_to<'d>(dashboard: &'d Value, source: &str) -> Vec<&'d str> {
     let panels = dashboard["panels"].as_array().unwrap();
-    let mut numbers: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers.len(), panels.len(), "a number for each panel");
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    let queries = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
-    queries.map(|query| query.replace("$namespace", ".+").replace("$__rate_interval", "5m")).collect()
+    targets
+        .filter(|target| target["datasource"]["type"] == source)
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect()
+}
+
+/// Those to Prometheus, with what its variables are when all is to be seen.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard = dashboard();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let fill_in = |query: &str| {
+        let query = query.replace("$__rate_interval", "5m");
+        let all = variables.iter().filter_map(|variable| {
+            Some((format!("${}", variable["name"].as_str()?), variable["allValue"].as_str()?))
+        });
+        all.fold(query, |query, (name, value)| query.replace(&name, value))
+    };
+    queries_to(&dashboard, "prometheus").into_iter().map(fill_in).collect()
 }
 
 /// Names and types of the table in the documentation.
@@ -76,11 +95,14 @@ fn documented() -> BTreeMap<String, String> {
     rows.collect()
 }
 
-/// What others have: the API server's own, and Prometheus' word about each target.
-const OTHERS: [&str; 4] = [
+/// What others have: the API server's own, kube-state-metrics', and Prometheus' word about each target.
+const OTHERS: [&str; 7] = [
+    "apiserver_admission_match_condition_evaluation_errors_total",
+    "apiserver_admission_match_condition_exclusions_total",
     "apiserver_admission_webhook_admission_duration_seconds_bucket",
     "apiserver_admission_webhook_fail_open_count",
     "apiserver_admission_webhook_rejection_count",
+    "kube_pod_status_ready",
     "up",
 ];
 
@@ -135,6 +157,79 @@ fn every_query_asks_for_metrics_that_exist() {
 }
 
 #[test]
+fn every_metric_of_the_injector_is_on_the_dashboard() {
+    let shown: BTreeSet<_> = dashboard_queries().iter().flat_map(|query| metrics_in(query)).collect();
+    let is_shown = |name: &str| {
+        ["", "_bucket", "_sum"].iter().any(|part| shown.contains(format!("{name}{part}").as_str()))
+    };
+    let ours = documented().into_keys().filter(|name| name.starts_with("sidecar_injector_"));
+    let ours: Vec<_> = ours.collect();
+    assert!(ours.len() > 25, "{ours:?}");
+    let hidden: Vec<_> = ours.iter().filter(|name| !is_shown(name)).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn the_dashboard_s_variables_narrow_all_of_it_and_need_no_label() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let numbers: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(numbers.len(), panels.len(), "a number for each panel");
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
+    for source in ["prometheus", "loki"] {
+        let name = if source == "loki" { "logs" } else { "datasource" };
+        assert_eq!(
+            (&variable(name)["type"], &variable(name)["query"]),
+            (&json!("datasource"), &json!(source))
+        );
+        let queries = queries_to(&dashboard, source);
+        assert!(!queries.is_empty(), "{source}");
+        for query in queries {
+            assert!(query.contains("cluster=~\"$cluster\""), "{query}");
+            // The API server's own are in another namespace.
+            assert!(query.contains("namespace=~\"$namespace\"") || query.contains("apiserver_"), "{query}");
+            let by_definition = ["injections_total", "missing_injections", "outdated_injections"];
+            if by_definition.iter().any(|name| query.contains(name)) {
+                assert!(query.contains("definition=~\"$definition\""), "{query}");
+            }
+        }
+    }
+    // What Prometheus takes for a label that is not there.
+    for name in ["cluster", "definition", "reason"] {
+        assert_eq!(variable(name)["allValue"], ".*", "{name}");
+    }
+    for query in dashboard_queries() {
+        assert!(!query.contains('$'), "a variable that there is not: {query}");
+    }
+    let log = queries_to(&dashboard, "loki");
+    let objects = render(&[]);
+    let container = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["name"];
+    assert!(log[0].contains(&format!("container={container}")), "{log:?}");
+    assert_eq!(log[0].matches("$reason").count(), 2, "of reviews, and of pods that were missed: {log:?}");
+}
+
+#[test]
+fn grafana_gets_the_same_dashboard_from_its_operator() {
+    let json = dashboard();
+    let rendered = |values: &str| crate::render::render(INJECTOR, INJECTOR, &["--set", values]);
+    let objects = rendered(
+        "grafanaDashboard.operator.enabled=true,grafanaDashboard.namespace=g,grafanaDashboard.operator.folder=F",
+    );
+    let of_operator = of_kind(&objects, "GrafanaDashboard");
+    assert_eq!(of_operator["apiVersion"], "grafana.integreatly.org/v1beta1");
+    assert_eq!(of_operator["metadata"]["namespace"], "g");
+    let spec = &of_operator["spec"];
+    assert_eq!(serde_json::from_str::<Value>(spec["json"].as_str().unwrap()).unwrap(), json);
+    assert_eq!(spec["instanceSelector"], json!({"matchLabels": {"dashboards": "grafana"}}));
+    assert_eq!((&spec["folder"], &spec["allowCrossNamespaceImport"]), (&json!("F"), &json!(true)));
+    let is_map = |object: &Value| object["data"].get("kubernetes-sidecar-injector.json").is_some();
+    assert!(!objects.iter().any(is_map), "one without the other");
+    let objects = rendered("grafanaDashboard.enabled=true");
+    assert!(objects.iter().any(is_map) && objects.iter().all(|object| object["kind"] != "GrafanaDashboard"));
+}
+
+#[test]
 fn every_query_is_one() {
     if !has_promtool() {
         return;
@@ -156,27 +251,36 @@ fn well() -> BTreeMap<String, String> {
     let hook = "name=\"injector.sidecar.me\"";
     let mut series = BTreeMap::new();
     for (name, labels, values) in [
+        ("up", "pod=\"a\"", "1x120"),
         ("up", "pod=\"b\"", "1x120"),
         ("sidecar_injector_self_probe_success", "pod=\"a\"", "1x120"),
         ("sidecar_injector_admission_duration_seconds_bucket", "le=\"0.001\"", "0+60x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"2.5\"", "0+60x120"),
         ("sidecar_injector_admission_duration_seconds_bucket", "le=\"5\"", "0+60x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"10\"", "0+60x120"),
+        ("sidecar_injector_admission_duration_seconds_bucket", "le=\"30\"", "0+60x120"),
         ("sidecar_injector_admission_duration_seconds_bucket", "le=\"+Inf\"", "0+60x120"),
         ("sidecar_injector_admission_requests_total", "outcome=\"injected\"", "0+60x120"),
         ("sidecar_injector_admission_requests_total", "outcome=\"error\"", "0x120"),
         ("sidecar_injector_requests_refused_total", "code=\"Overloaded\"", "0x120"),
         ("sidecar_injector_certificate_not_after_timestamp_seconds", "role=\"leaf\"", "7776000x120"),
         ("sidecar_injector_ca_bundle_in_sync", "pod=\"a\"", "1x120"),
+        ("sidecar_injector_ca_bundle_in_sync", "pod=\"b\"", "1x120"),
         ("sidecar_injector_definitions", "state=\"ready\"", "3x120"),
         ("sidecar_injector_definitions", "state=\"invalid\"", "0x120"),
-        ("sidecar_injector_missing_injections", "definition=\"curl\"", "0x120"),
+        ("sidecar_injector_missing_injections", "definition=\"curl\",reason=\"NotInjected\"", "0x120"),
+        ("sidecar_injector_missing_injections", "definition=\"curl\",reason=\"NotAsked\"", "0x120"),
+        ("sidecar_injector_missing_injections", "definition=\"curl\",reason=\"Conflict\"", "0x120"),
+        ("sidecar_injector_missed_pods_synced", "pod=\"a\"", "1x120"),
+        ("sidecar_injector_missed_pods_synced", "pod=\"b\"", "0x120"),
         ("sidecar_injector_repairs_total", "result=\"failed\"", "0x120"),
-        ("sidecar_injector_cache_synced", "kind=\"Namespace\"", "1x120"),
+        ("sidecar_injector_cache_synced", "kind=\"Namespace\",pod=\"a\"", "1x120"),
+        ("sidecar_injector_cache_synced", "kind=\"Namespace\",pod=\"b\"", "1x120"),
         ("sidecar_injector_skips_total", "reason=\"Conflict\"", "0+1x120"),
         ("sidecar_injector_skips_total", "reason=\"AlreadyPresent\"", "0+60x120"),
     ] {
         series.insert(format!("{name}{{{us},{labels}}}"), values.to_owned());
     }
-    series.insert(format!("up{{{us},pod=\"a\"}}"), "1x120".to_owned());
     for (name, labels) in [
         ("apiserver_admission_webhook_fail_open_count", hook.to_owned()),
         (
@@ -192,25 +296,73 @@ fn well() -> BTreeMap<String, String> {
     series
 }
 
-/// What differs from being well: a part of the series' name, and its values.
-type Changes<'c> = &'c [(&'c str, &'c str)];
+/// What differs from being well (parts of the names of series, and their values), and what fires then.
+type Case<'c> = (&'c [(&'c str, &'c str)], &'c [&'c str]);
+
+/// [`well`], but for these.
+fn series(changes: &[(&str, &str)]) -> Vec<Value> {
+    let mut series = well();
+    for (parts, values) in changes {
+        let mut found = 0;
+        for (name, value) in &mut series {
+            if parts.split(' ').all(|part| name.contains(part)) {
+                (*values).clone_into(value);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{parts}");
+    }
+    series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect()
+}
+
+/// Has promtool's word that these fire, and no others.
+fn fire(rules: &Value, cases: &[Case<'_>]) {
+    let tests = cases.iter().map(|(changes, firing)| {
+        let expected: Vec<_> = firing
+            .iter()
+            .map(|alert| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1}))
+            .collect();
+        json!({
+            "name": format!("{changes:?}"),
+            "interval": "1m",
+            "input_series": series(changes),
+            "promql_expr_test": [{
+                "expr": "max by (alertname) (ALERTS{alertstate=\"firing\"})",
+                "eval_time": "110m",
+                "exp_samples": expected,
+            }],
+        })
+    });
+    test(rules, &tests.collect::<Vec<_>>());
+}
+
+fn test(rules: &Value, tests: &[Value]) {
+    let tests = json!({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests});
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("alerts.yaml"), rules.to_string()).unwrap();
+    std::fs::write(folder.path().join("tests.yaml"), tests.to_string()).unwrap();
+    promtool(folder.path(), &["test", "rules", "tests.yaml"]);
+}
 
 #[test]
 fn every_alert_fires_when_it_should_and_only_then() {
     if !has_promtool() {
         return;
     }
-    // And what fires then.
-    let cases: [(Changes<'_>, &[&str]); 18] = [
+    let cases: [Case<'_>; 24] = [
         (&[], &[]),
         (&[("up{", "0x120")], &["SidecarInjectorDown"]),
-        (&[("pod=\"b\"", "0x120")], &["SidecarInjectorSingleReplica"]),
+        (&[("up{ pod=\"b\"", "0x120")], &["SidecarInjectorSingleReplica"]),
         (&[("fail_open_count{name=\"injector", "0+1x120")], &["SidecarInjectorFailOpen"]),
         (&[("rejection_count", "0+1x120")], &["SidecarInjectorCallErrors"]),
         (&[("self_probe_success", "1x60 0x60")], &["SidecarInjectorSelfProbeFailing"]),
         // One probe that fails wakes nobody.
         (&[("self_probe_success", "1x108 0 1x20")], &[]),
         (&[("le=\"0.001\"", "0x120")], &["SidecarInjectorLatencyHigh"]),
+        (
+            &[("le=\"0.001\"", "0x120"), ("le=\"2.5\"", "0x120")],
+            &["SidecarInjectorLatencyCritical", "SidecarInjectorLatencyHigh"],
+        ),
         (&[("outcome=\"error\"", "0+2x120")], &["SidecarInjectorErrors"]),
         (&[("Overloaded", "0+2x120")], &["SidecarInjectorOverloaded"]),
         (&[("not_after", "864000x120")], &["SidecarInjectorCertificateExpiring"]),
@@ -219,52 +371,81 @@ fn every_alert_fires_when_it_should_and_only_then() {
             &["SidecarInjectorCertificateExpires", "SidecarInjectorCertificateExpiring"],
         ),
         (&[("in_sync", "1x60 0x60")], &["SidecarInjectorCaBundleMismatch"]),
+        // One of two that is wrong is half of all calls.
+        (&[("in_sync pod=\"b\"", "1x60 0x60")], &["SidecarInjectorCaBundleMismatch"]),
         (&[("state=\"invalid\"", "1x120")], &["SidecarInjectorDefinitionInvalid"]),
-        (&[("missing_injections", "0x60 3x60")], &["SidecarInjectorMissingSidecars"]),
+        (&[("missing_injections NotInjected", "0x60 3x60")], &["SidecarInjectorMissingSidecars"]),
+        (&[("missing_injections NotAsked", "0x60 3x60")], &["SidecarInjectorMissingSidecars"]),
+        (&[("missed_pods_synced", "0x120")], &["SidecarInjectorMissedPodsNotWatched"]),
+        // Another replica takes over, and lists all pods first.
+        (&[("missed_pods_synced pod=\"a\"", "1x98 0x20")], &[]),
         (&[("result=\"failed\"", "0+1x120")], &["SidecarInjectorRepairsFailing"]),
         (&[("cache_synced", "0x120")], &["SidecarInjectorNotSynced"]),
-        (&[("reason=\"Conflict\"", "0+1x60 61+60x60")], &["SidecarInjectorSkipSurge"]),
+        (&[("cache_synced pod=\"b\"", "0x120")], &["SidecarInjectorNotSynced"]),
+        (&[("skips_total Conflict", "0+1x60 61+60x60")], &["SidecarInjectorSkipSurge"]),
     ];
     let rules = rules();
     let known: BTreeSet<_> = alerts(&rules).into_iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     let tried: BTreeSet<_> = cases.iter().flat_map(|(_, firing)| firing.iter().copied()).collect();
     assert_eq!(known, tried);
-    let tests = cases.iter().map(|(changes, firing)| {
-        let mut series = well();
-        for (part, values) in *changes {
-            let mut found = 0;
-            for (name, value) in &mut series {
-                if name.contains(part) {
-                    (*value).clone_from(&(*values).to_owned());
-                    found += 1;
-                }
-            }
-            assert!(found > 0, "{part}");
-        }
-        let series: Vec<_> =
-            series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect();
-        let expected: Vec<_> = firing
-            .iter()
-            .map(|alert| json!({"labels": format!("{{alertname=\"{alert}\"}}"), "value": 1}))
-            .collect();
+    fire(&rules, &cases);
+}
+
+/// However long the API server waits: the longest time is as long as the widest bucket.
+#[test]
+fn slow_reviews_are_noticed_with_the_longest_timeout() {
+    if !has_promtool() {
+        return;
+    }
+    let slow = ["0.001", "2.5", "5", "10"].map(|bound| (format!("le=\"{bound}\""), "0x120"));
+    let slow: Vec<_> = slow.iter().map(|(bound, values)| (bound.as_str(), *values)).collect();
+    let cases: [Case<'_>; 3] = [
+        (&[], &[]),
+        (&slow[..3], &["SidecarInjectorLatencyHigh"]),
+        (&slow, &["SidecarInjectorLatencyCritical", "SidecarInjectorLatencyHigh"]),
+    ];
+    fire(&rules_with("webhook.timeoutSeconds=30"), &cases);
+}
+
+/// Restarting what would come back without its sidecar costs, and helps nobody.
+#[test]
+fn what_to_do_about_missing_sidecars_fits_the_reason() {
+    if !has_promtool() {
+        return;
+    }
+    let rules = rules_with("prometheusRule.runbookUrl=");
+    let missing = alerts(&rules).into_iter().find(|rule| rule["alert"] == "SidecarInjectorMissingSidecars");
+    let summary = &missing.unwrap()["annotations"]["summary"];
+    let tests = [
+        (
+            "NotInjected",
+            "Nothing is in the way now: restart their owners (kubectl rollout restart), or let the injector do it (missedPods.mode \
+             repair).",
+        ),
+        (
+            "NotAsked",
+            "The API server does not ask about such pods: set the label that the log names, or webhook.scope.",
+        ),
+        ("Conflict", "A restart alone changes nothing: first put right what the log says."),
+    ]
+    .map(|(reason, remedy)| {
+        let description = format!(
+            "3 pods are without curl: {reason}. The log names them (pod_missed), and so do Events (SidecarMissing). {remedy}"
+        );
         json!({
-            "name": format!("{changes:?}"),
             "interval": "1m",
-            "input_series": series,
-            "promql_expr_test": [{
-                "expr": "max by (alertname) (ALERTS{alertstate=\"firing\"})",
+            "input_series": series(&[(&format!("missing_injections {reason}"), "0x60 3x60")]),
+            "alert_rule_test": [{
                 "eval_time": "110m",
-                "exp_samples": expected,
+                "alertname": "SidecarInjectorMissingSidecars",
+                "exp_alerts": [{
+                    "exp_labels": {"severity": "warning", "definition": "curl", "reason": reason},
+                    "exp_annotations": {"summary": summary, "description": description},
+                }],
             }],
         })
     });
-    let tests = json!({
-        "rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests.collect::<Vec<_>>(),
-    });
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("alerts.yaml"), rules.to_string()).unwrap();
-    std::fs::write(folder.path().join("tests.yaml"), tests.to_string()).unwrap();
-    promtool(folder.path(), &["test", "rules", "tests.yaml"]);
+    test(&rules, &tests);
 }
 
 /// The link in an alert leads to its runbook.

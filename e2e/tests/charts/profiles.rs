@@ -109,6 +109,12 @@ fn the_control_plane_gets_a_port_that_it_can_reach() {
         assert_eq!(deployment["spec"]["template"]["spec"]["hostNetwork"], in_node);
     }
     let objects = profile("eks-custom-cni");
+    // Whoever opens and closes the node's ports is told of all.
+    let head = std::fs::read_to_string(
+        repository_root().join("charts").join(INJECTOR).join("values-eks-custom-cni.yaml"),
+    );
+    let metrics = &env(container(of_kind(&objects, "Deployment")))["METRICS_PORT"];
+    assert!(head.unwrap().contains(&format!("# - The metrics' port, {metrics}, ")));
     let strategy = &of_kind(&objects, "Deployment")["spec"]["strategy"]["rollingUpdate"];
     assert_eq!(*strategy, json!({"maxUnavailable": 1, "maxSurge": 0}));
 }

@@ -14,9 +14,12 @@ fn lint_is_clean() {
     }
 }
 
+const HELM: &str = "certificates.mode=helm";
+const NO_RIGHTS: &str = "certificates.mode=helm,definitionResources.watch=false,events.enabled=false";
+
 #[test]
 fn what_cannot_work_is_refused_with_a_sentence() {
-    let rows: [(&str, &[&str], &str); 42] = [
+    let rows: [(&str, &[&str], &str); 54] = [
         (INJECTOR, &["replica=3"], "additional properties 'replica' not allowed"),
         (INJECTOR, &["image.tga=1"], "additional properties 'tga' not allowed"),
         (INJECTOR, &["replicas=two"], "at '/replicas': got string, want integer"),
@@ -61,7 +64,32 @@ fn what_cannot_work_is_refused_with_a_sentence() {
             &["certificates.certManager.issuerRef.name=x"],
             "set certificates.mode to \"certManager\"",
         ),
+        (INJECTOR, &["certificates.selfManaged.caOverlap=0h"], "at '/certificates/selfManaged/caOverlap'"),
+        (INJECTOR, &["certificates.selfManaged.caLifetime=00h"], "at '/certificates/selfManaged/caLifetime'"),
+        (INJECTOR, &["certificates.certManager.duration=0h"], "at '/certificates/certManager/duration'"),
+        (INJECTOR, &["selfProbe.interval=0s"], "at '/selfProbe/interval'"),
+        (
+            INJECTOR,
+            &["certificates.selfManaged.certificateLifetime=14601h"],
+            "certificateLifetime (14601h) must be at most a third of caLifetime (43800h)",
+        ),
+        (
+            INJECTOR,
+            &[
+                "certificates.selfManaged.certificateLifetime=1201s",
+                "certificates.selfManaged.caLifetime=60m",
+            ],
+            "certificateLifetime (1201s) must be at most a third of caLifetime (60m)",
+        ),
         (INJECTOR, &["serviceAccount.create=false"], "Name an account"),
+        (INJECTOR, &["serviceAccount.create=false", "certificates.mode=certManager"], "Name an account"),
+        (INJECTOR, &["serviceAccount.create=false", "missedPods.mode=repair", HELM], "Name an account"),
+        (
+            INJECTOR,
+            &["serviceAccount.create=false", "definitionResources.watch=false", HELM],
+            "Name an account",
+        ),
+        (INJECTOR, &["serviceAccount.create=false", NO_RIGHTS, "selfProbe.enabled=true"], "Name an account"),
         (INJECTOR, &["podLabels.sidecar\\.me/inject=yes"], "podLabels must not have sidecar.me/inject"),
         (INJECTOR, &["commonLabels.sidecar\\.me/inject=yes"], "commonLabels must not have sidecar.me/inject"),
         (
@@ -72,6 +100,12 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         (INJECTOR, &["extraEnv[0].name=HTTPS_PORT"], "extraEnv must not have HTTPS_PORT"),
         (INJECTOR, &["podDisruptionBudget.minAvailable=2"], "must be smaller than replicas (2)"),
         (INJECTOR, &["podDisruptionBudget.minAvailable=100%"], "must be smaller than replicas (2)"),
+        (
+            INJECTOR,
+            &["podDisruptionBudget.minAvailable=51%"],
+            "(51%: 2 pods) must be smaller than replicas (2)",
+        ),
+        (INJECTOR, &["replicas=3", "podDisruptionBudget.minAvailable=67%"], "(67%: 3 pods) must be smaller"),
         (
             INJECTOR,
             &["autoscaling.enabled=true", "podDisruptionBudget.minAvailable=2"],
@@ -107,6 +141,26 @@ fn what_cannot_work_is_refused_with_a_sentence() {
         assert!(error.contains(message), "{values:?} gave\n{error}");
         assert!(!error.contains("error calling include"), "{values:?}: not the sentence alone:\n{error}");
     }
+}
+
+/// The neighbours of what is refused.
+#[test]
+fn what_just_works_is_taken() {
+    for values in [
+        "certificates.selfManaged.certificateLifetime=14600h",
+        "certificates.selfManaged.certificateLifetime=20m,certificates.selfManaged.caLifetime=3600s",
+        "podDisruptionBudget.minAvailable=50%",
+        "podDisruptionBudget.minAvailable=100%,podDisruptionBudget.maxUnavailable=1%",
+        "replicas=3,podDisruptionBudget.minAvailable=66%",
+        "serviceAccount.create=false,serviceAccount.name=mine",
+    ] {
+        render(INJECTOR, INJECTOR, &["--set", values]);
+    }
+    let objects = render(INJECTOR, INJECTOR, &["--set=serviceAccount.create=false", "--set", NO_RIGHTS]);
+    let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "default");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert!(objects.iter().all(|object| !text(object, "/kind").ends_with("Binding")));
 }
 
 #[test]
@@ -228,6 +282,12 @@ fn images_can_come_from_a_mirror_and_be_pinned() {
             "the test pod runs the same"
         );
     }
+    // A whole name, as values.yaml says.
+    let arguments = ["--set=global.imageRegistry=r.example.com,demo.enabled=true"];
+    let objects = render(INJECTOR, INJECTOR, &arguments);
+    let demo =
+        objects.iter().find(|object| object["metadata"]["name"] == "demo" && object["kind"] == "Deployment");
+    assert_eq!(container(demo.unwrap())["image"], "registry.k8s.io/pause:3.10");
 }
 
 #[test]

@@ -152,8 +152,13 @@ fn the_network_policy_lets_the_api_server_in_and_nothing_else_out() {
     assert_eq!(ingress.len(), 1, "nothing for metrics that there are none of");
     let from = "--set=networkPolicy.enabled=true,networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28";
     let objects = render(INJECTOR, INJECTOR, &[from]);
-    let cidr = &of_kind(&objects, "NetworkPolicy")["spec"]["ingress"][0]["from"];
-    assert_eq!(*cidr, json!([{"ipBlock": {"cidr": "10.0.0.0/28"}}]));
+    let from = of_kind(&objects, "NetworkPolicy")["spec"]["ingress"][0]["from"].as_array().unwrap();
+    assert_eq!(from[0], json!({"ipBlock": {"cidr": "10.0.0.0/28"}}));
+    // Nobody else but the pod of `helm test`.
+    assert_eq!((from.len(), keys(&from[1])), (2, vec!["podSelector"]));
+    assert!(selects(&from[1]["podSelector"], &of_kind(&objects, "Pod")["metadata"]["labels"]));
+    let injector = &of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
+    assert!(!selects(&from[1]["podSelector"], injector));
 }
 
 #[test]
@@ -260,6 +265,10 @@ fn events_and_the_self_probe_bring_their_rights_and_nothing_more() {
 fn a_probe_that_could_only_fail_and_metrics_that_nobody_serves_are_refused() {
     for (settings, says) in [
         ("selfProbe.enabled=true,webhook.scope=All", "name another in selfProbe.namespace"),
+        (
+            "selfProbe.enabled=true,webhook.scope=All,namespaceOverride=other",
+            "name another in selfProbe.namespace",
+        ),
         ("selfProbe.enabled=true,selfProbe.namespace=kube-system", "nothing is injected in \"kube-system\""),
         ("serviceMonitor.enabled=true,metrics.enabled=false", "serviceMonitor needs metrics.enabled"),
         ("prometheusRule.enabled=true,metrics.enabled=false", "prometheusRule needs metrics.enabled"),
@@ -269,6 +278,8 @@ fn a_probe_that_could_only_fail_and_metrics_that_nobody_serves_are_refused() {
         let refused = helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[&set])).unwrap_err();
         assert!(refused.contains(says), "{settings}: {refused}");
     }
-    let other = "--set=selfProbe.enabled=true,webhook.scope=All,selfProbe.namespace=probe";
-    assert!(helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[other])).is_ok());
+    for other in ["selfProbe.namespace=probe", "selfProbe.namespace=default,namespaceOverride=other"] {
+        let set = format!("--set=selfProbe.enabled=true,webhook.scope=All,{other}");
+        helm(Program::Helm4, &template(INJECTOR, INJECTOR, &[&set])).unwrap();
+    }
 }
