@@ -99,6 +99,7 @@ impl Watchdog {
         let mut changes = self.definitions.changes();
         loop {
             self.metrics.show(&self.definitions.current().engine, std::iter::empty());
+            self.metrics.is_synced(false);
             tokio::select! {
                 result = self.leading.wait_for(|leads| *leads) => if result.is_err() { return },
                 _ = changes.changed() => continue,

@@ -21,7 +21,7 @@ const OUT_OF_SERVICE: Duration = Duration::from_secs(18);
 /// What the API server says where pods are refused because nobody answers.
 const REFUSED: &str = "failed calling webhook \"required.injector.sidecar.me\"";
 
-const MISSING: &str = "sidecar_injector_missing_injections{definition=\"curl\"}";
+const MISSING: &str = "sidecar_injector_missing_injections{definition=\"curl\",reason=\"NotInjected\"}";
 
 /// Nothing is lost: a new pod serves before an old one leaves, and an old one serves until nobody calls it any more.
 pub(crate) async fn a_rolling_restart(at: &Installation) -> Result<()> {

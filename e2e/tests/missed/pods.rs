@@ -123,6 +123,11 @@ impl Trial {
         .await
     }
 
+    async fn wait_for_missing(&self, definition: &str, reason: &str, expected: f64) -> Result<()> {
+        let labels = format!("definition=\"{definition}\",reason=\"{reason}\"");
+        self.wait_for_metric("missing_injections", &labels, expected).await
+    }
+
     async fn pods(&self, app: &str) -> Result<Vec<Value>> {
         self.pods_in(&self.namespace, app).await
     }
@@ -141,6 +146,11 @@ impl Trial {
             Ok(!pods.is_empty() && pods.iter().all(|pod| container_names(pod) == expected))
         })
         .await
+    }
+
+    /// The pod template of what is restarted in vain.
+    async fn vain(&self) -> Result<Value> {
+        Ok(self.at.get(&["deployment", "vain", "-n", &self.namespace]).await?["spec"]["template"].take())
     }
 
     async fn holder(&self) -> Result<String> {
@@ -234,8 +244,11 @@ async fn they_are_named(trial: &Trial) -> Result<()> {
     trial.wait_until_said("left", "reported NotInjected").await?;
     trial.wait_until_said("unasked", "reported NotAsked").await?;
     ensure!(trial.said("over")?.is_empty(), "what is over needs no sidecar");
-    trial.wait_for_metric("missing_injections", "definition=\"reported\"", 2.0).await?;
-    trial.metric("missing_injections", "definition=\"curl\"")?;
+    trial.wait_for_missing("reported", "NotInjected", 1.0).await?;
+    trial.wait_for_missing("reported", "NotAsked", 1.0).await?;
+    trial.metric("missing_injections", "definition=\"curl\",reason=\"NotInjected\"")?;
+    // One of two looks.
+    ensure!(trial.at.scrape()?.get("sidecar_injector_missed_pods_synced") == Some(&1.0));
     wait_for("an Event", async || {
         let of_pod = ["-n", "missed", "--field-selector", "regarding.name=bare,reason=SidecarMissing"];
         let events = trial.at.get(&[&["events.events.k8s.io"], &of_pod[..]].concat()).await?;
@@ -277,7 +290,7 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
     let useless = trial.at.logged("repair_useless")?;
     ensure!(useless.len() == 1 && text(&useless[0], "owner").starts_with("ReplicaSet/vain"), "{useless:?}");
     // What is not fine, and stays: bare, guarded, manual, and the vain one.
-    trial.wait_for_metric("missing_injections", "definition=\"repaired\"", 4.0).await?;
+    trial.wait_for_missing("repaired", "NotInjected", 4.0).await?;
     for app in ["bare", "guarded", "left", "unasked", "manual", "vain"] {
         let pods = trial.pods(app).await?;
         ensure!(pods.len() == 1 && container_names(&pods[0]) == "app", "{app}: {pods:?}");
@@ -350,6 +363,7 @@ async fn older_versions_are_named(trial: &Trial) -> Result<()> {
 
 async fn another_replica_goes_on(trial: &Trial) -> Result<()> {
     let of = |holder: &str| holder.split_once('_').map(|(pod, _)| pod.to_owned()).unwrap_or_default();
+    let vain = trial.vain().await?;
     let first = trial.holder().await?;
     trial.at.cluster.fake_node()?.kill("default", &of(&first))?;
     wait_for("another leader", async || {
@@ -357,7 +371,10 @@ async fn another_replica_goes_on(trial: &Trial) -> Result<()> {
         Ok(!holder.is_empty() && holder != first)
     })
     .await?;
-    trial.wait_for_metric("missing_injections", "definition=\"younger\"", 1.0).await?;
+    trial.wait_for_missing("younger", "NotInjected", 1.0).await?;
+    // What was tried in vain stands in the template, for whoever looks next.
+    trial.wait_for_metric("repairs_total", "result=\"useless\"", 1.0).await?;
+    ensure!(trial.vain().await? == vain, "it was restarted for the same again");
     // Who leaves lets another one lead; nobody has to wait until the Lease runs out.
     let second = trial.holder().await?;
     trial.at.kubectl(&["delete", "pod", &of(&second), "-n", "default"]).await?;

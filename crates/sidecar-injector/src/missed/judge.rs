@@ -14,6 +14,9 @@ use super::mark::Mark;
 use super::pods::{Found, Owner, Pods, Waiting, Without, key, lacking};
 use crate::serve::logs::{printable, short};
 
+/// The reason where nothing is in the way now.
+pub(super) const NOT_INJECTED: &str = "NotInjected";
+
 /// What is read of a pod beside what the engine reads.
 #[derive(Deserialize)]
 struct Head {
@@ -102,7 +105,7 @@ fn found(standing: Standing<'_>, not_asked: Option<&str>, is_kept_up: bool) -> (
     let (reason, message) = match (not_asked, state, reason) {
         (Some(remedy), State::Missing, _) => ("NotAsked", Cow::Borrowed(remedy)),
         (None, State::Missing, Reason::Injected) => (
-            "NotInjected",
+            NOT_INJECTED,
             "nothing is in the way now: the definition is younger than the pod, or nobody answered when it was made".into(),
         ),
         (_, State::Outdated, _) => (

@@ -1,6 +1,6 @@
 //! How many pods run without a sidecar, by definition, and what was done about them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
@@ -9,18 +9,28 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sidecar_engine::{Engine, State};
 
+use super::judge::NOT_INJECTED;
+use super::pods::Found;
 use super::repair::Outcome;
 
-type Labels = [(&'static str, String); 1];
+type Labels<const COUNT: usize> = [(&'static str, String); COUNT];
 
-/// Labels are names of definitions that are served, and nothing that a pod says.
+/// Labels are names of definitions that are served, and reasons of ours: nothing that a pod says.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    missing: Family<Labels, Gauge>,
-    outdated: Family<Labels, Gauge>,
-    repairs: Family<Labels, Counter>,
-    /// The definitions among them.
-    shown: Mutex<BTreeSet<String>>,
+    missing: Family<Labels<2>, Gauge>,
+    outdated: Family<Labels<1>, Gauge>,
+    repairs: Family<Labels<1>, Counter>,
+    synced: Gauge,
+    /// The definitions among them, with the reasons that there have been.
+    shown: Mutex<BTreeMap<String, BTreeSet<&'static str>>>,
+}
+
+/// How many pods go without a definition.
+#[derive(Debug, Default)]
+struct Counts {
+    missing: BTreeMap<&'static str, i64>,
+    outdated: i64,
 }
 
 impl Metrics {
@@ -29,6 +39,7 @@ impl Metrics {
             missing: Family::default(),
             outdated: Family::default(),
             repairs: Family::default(),
+            synced: Gauge::default(),
             shown: Mutex::default(),
         };
         registry.register(
@@ -46,38 +57,54 @@ impl Metrics {
             "What was done, or not, about pods whose definition says missedPods: Repair",
             metrics.repairs.clone(),
         );
+        registry.register(
+            "missed_pods_synced",
+            "1 from the replica that looks for such pods and knows of all pods",
+            metrics.synced.clone(),
+        );
         for outcome in Outcome::ALL {
             drop(metrics.repairs.get_or_create_owned(&outcome.labels()));
         }
         metrics
     }
 
-    /// Shows how many there are, for each definition that is served.
-    pub(super) fn show<'p>(&self, engine: &Engine, found: impl Iterator<Item = (&'p str, State)>) {
-        let mut counts: HashMap<&str, (i64, i64)> = HashMap::new();
-        for (definition, state) in found {
-            let (missing, outdated) = counts.entry(definition).or_default();
-            match state {
-                State::Missing => *missing += 1,
-                State::Outdated => *outdated += 1,
+    /// Shows how many there are, for each definition that is served. A reason that there was once stays, at 0.
+    pub(super) fn show<'p>(&self, engine: &Engine, found: impl Iterator<Item = &'p Found>) {
+        let mut counts: HashMap<&str, Counts> = HashMap::new();
+        for found in found {
+            let counts = counts.entry(&found.definition).or_default();
+            match found.state {
+                State::Missing => *counts.missing.entry(found.reason).or_default() += 1,
+                State::Outdated => counts.outdated += 1,
                 State::Present => {}
             }
         }
-        let mut served = BTreeSet::new();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served = BTreeMap::new();
         for definition in engine.definitions() {
-            let (missing, outdated) = counts.get(&*definition).copied().unwrap_or_default();
-            let labels = labels(&definition);
-            self.missing.get_or_create_owned(&labels).set(missing);
-            self.outdated.get_or_create_owned(&labels).set(outdated);
-            served.insert(definition.into_owned());
+            let counts = counts.remove(&*definition).unwrap_or_default();
+            let mut reasons = shown.remove(&*definition).unwrap_or_default();
+            reasons.insert(NOT_INJECTED);
+            reasons.extend(counts.missing.keys());
+            for reason in &reasons {
+                let number = counts.missing.get(reason).copied().unwrap_or_default();
+                self.missing.get_or_create_owned(&missing(&definition, reason)).set(number);
+            }
+            self.outdated.get_or_create_owned(&outdated(&definition)).set(counts.outdated);
+            served.insert(definition.into_owned(), reasons);
         }
         // One by one: who scrapes meanwhile must not miss the others.
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in shown.difference(&served) {
-            self.missing.remove(&labels(gone));
-            self.outdated.remove(&labels(gone));
+        for (gone, reasons) in std::mem::replace(&mut *shown, served) {
+            for reason in reasons {
+                self.missing.remove(&missing(&gone, reason));
+            }
+            self.outdated.remove(&outdated(&gone));
         }
-        *shown = served;
+    }
+
+    /// Whether this replica looks, and knows of all pods.
+    pub(super) fn is_synced(&self, is_synced: bool) {
+        self.synced.set(i64::from(is_synced));
     }
 
     pub(super) fn count(&self, outcome: Outcome) {
@@ -85,12 +112,16 @@ impl Metrics {
     }
 }
 
-fn labels(definition: &str) -> Labels {
+fn missing(definition: &str, reason: &str) -> Labels<2> {
+    [("definition", definition.to_owned()), ("reason", reason.to_owned())]
+}
+
+fn outdated(definition: &str) -> Labels<1> {
     [("definition", definition.to_owned())]
 }
 
 impl Outcome {
-    fn labels(self) -> Labels {
+    fn labels(self) -> Labels<1> {
         [("result", self.as_str().to_owned())]
     }
 }
@@ -122,18 +153,29 @@ mod tests {
         text
     }
 
+    fn found(definition: &str, state: State, reason: &'static str) -> Found {
+        Found { definition: definition.into(), state, reason, is_repairable: false, fingerprint: 0 }
+    }
+
     #[test]
     fn who_is_served_is_always_shown_and_who_is_gone_is_not() {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let (both, one) = (engine(&["stays", "goes"]), engine(&["stays"]));
-        metrics.show(&both, [("stays", State::Missing), ("goes", State::Outdated)].into_iter());
+        let all = [
+            found("stays", State::Missing, "NotAsked"),
+            found("goes", State::Outdated, "Outdated"),
+            found("nobody", State::Missing, "UnknownDefinition"),
+        ];
+        metrics.show(&both, all.iter());
         let text = scrape(&registry);
-        assert!(text.contains(r#"missing_injections{definition="stays"} 1"#), "{text}");
+        assert!(text.contains(r#"missing_injections{definition="stays",reason="NotAsked"} 1"#), "{text}");
+        assert!(text.contains(r#"missing_injections{definition="stays",reason="NotInjected"} 0"#), "{text}");
+        assert!(!text.contains("nobody"), "{text}");
         assert!(text.contains(r#"outdated_injections{definition="goes"} 1"#), "{text}");
         metrics.show(&one, std::iter::empty());
         let text = scrape(&registry);
-        assert!(text.contains(r#"missing_injections{definition="stays"} 0"#), "{text}");
+        assert!(text.contains(r#"missing_injections{definition="stays",reason="NotAsked"} 0"#), "{text}");
         assert!(!text.contains("goes"), "{text}");
         // However often it is scraped in between.
         thread::scope(|scope| {
@@ -143,7 +185,7 @@ mod tests {
                 }
             });
             while !showing.is_finished() {
-                assert!(scrape(&registry).contains(r#"missing_injections{definition="stays"}"#));
+                assert!(scrape(&registry).contains(r#"missing_injections{definition="stays",reason="NotInjected"}"#));
             }
         });
     }

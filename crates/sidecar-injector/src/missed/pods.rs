@@ -263,8 +263,8 @@ impl Pods {
     }
 
     /// What each goes without.
-    pub(super) fn found(&self) -> impl Iterator<Item = (&str, State)> {
-        self.without.values().flat_map(|pod| &pod.found).map(|found| (&*found.definition, found.state))
+    pub(super) fn found(&self) -> impl Iterator<Item = &Found> {
+        self.without.values().flat_map(|pod| &pod.found)
     }
 
     /// One line when the numbers have changed, and everything has been looked at.

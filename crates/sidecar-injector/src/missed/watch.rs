@@ -60,6 +60,10 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         trouble.is_over(&event, "Pod");
+                        // A list that is still coming in says nothing yet.
+                        if !matches!(event, Event::Init | Event::InitApply(_)) {
+                            watchdog.metrics.is_synced(true);
+                        }
                         let is_complete = matches!(event, Event::InitDone);
                         watchdog.take_in(&mut pods, event);
                         if is_complete {
@@ -68,6 +72,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
                         }
                     }
                     Some(Err(error)) => {
+                        watchdog.metrics.is_synced(false);
                         let (wait, _) = trouble.add(&error, "Pod");
                         sleep(wait).await;
                     }
