@@ -12,6 +12,8 @@ mod asked;
 mod judge;
 mod listing;
 mod mark;
+#[cfg(test)]
+mod memory;
 mod metrics;
 mod pods;
 mod repair;
@@ -148,7 +150,9 @@ mod tests {
             (["--webhook-namespace-selector", "{}"], true),
         ] {
             let line = [&["sidecar-injector", "serve", "--missed-pods", "report"], &setting[..]].concat();
-            let Command::Serve(arguments) = Arguments::parse_from(line).command else { panic!("{setting:?}") };
+            let Command::Serve(arguments) = Arguments::parse_from(line).command else {
+                panic!("{setting:?}")
+            };
             assert!(Settings::new(&arguments.missed, true).is_ok());
             assert_eq!(Settings::new(&arguments.missed, false).is_ok(), expected, "{setting:?}");
         }

@@ -36,7 +36,11 @@ impl Asked {
     }
 
     /// Where the API server does not ask about such a pod: what would change that. Of a namespace that is not known nothing is said.
-    pub(super) fn remedy(&self, pod: &ObjectMeta, namespace: Option<&Namespace>) -> Option<Cow<'static, str>> {
+    pub(super) fn remedy(
+        &self,
+        pod: &ObjectMeta,
+        namespace: Option<&Namespace>,
+    ) -> Option<Cow<'static, str>> {
         let mismatch = namespace
             .zip(self.namespaces.as_ref())
             .and_then(|(namespace, selector)| selector.mismatch(|key| namespace.label(key)));

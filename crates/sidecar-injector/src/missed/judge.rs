@@ -142,7 +142,7 @@ pub(super) mod tests {
     use crate::arguments::Command;
     use crate::sources::Sources;
 
-    /// One with these definitions, who reaches no API server.
+    /// One with these definitions, who reaches no API server. Its client wants a runtime.
     pub(in super::super) fn watchdog(definitions: &str) -> Watchdog {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("definitions.yaml");
@@ -188,7 +188,9 @@ spec:
         let log = Arc::new(Mutex::new(Vec::new()));
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || Log(writer.clone())).finish();
-        tracing::subscriber::with_default(subscriber, || watchdog(DEFINITION).judge(&mut pods, &waiting, text));
+        tracing::subscriber::with_default(subscriber, || {
+            watchdog(DEFINITION).judge(&mut pods, &waiting, text);
+        });
         let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
         (pods, log)
     }
@@ -205,22 +207,23 @@ spec:
         }
     }
 
-    #[test]
-    fn what_a_pod_says_fills_neither_the_log_nor_the_memory() {
+    #[tokio::test]
+    async fn what_a_pod_says_fills_neither_the_log_nor_the_memory() {
         let long = "x\n\"".repeat(200 << 10);
         let spec = json!({"containers": [{"name": "app", "image": "app:1"}]});
         for (annotation, reason) in
             [("sidecar.me/inject", "UnknownDefinition"), ("logs.sidecar.me/level", "InvalidParameter")]
         {
             let (pods, log) = judged(&json!({annotation: long}), &spec);
-            let found = pods.without()[&hash("web")].found.iter().find(|found| found.reason == reason).unwrap();
+            let found =
+                pods.without()[&hash("web")].found.iter().find(|found| found.reason == reason).unwrap();
             assert!(found.definition.chars().count() <= 253, "{annotation}");
             assert!(log.contains(reason) && log.len() < 4096, "{} bytes", log.len());
         }
     }
 
-    #[test]
-    fn a_pod_that_cannot_be_read_is_named() {
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_read_is_named() {
         for text in ["[]", r#"{"metadata": {"name": "web", "uid": 1}}"#] {
             let (pods, log) = judged_text(text);
             assert!(pods.without().is_empty());
@@ -228,11 +231,14 @@ spec:
         }
     }
 
-    #[test]
-    fn what_is_to_come_to_an_end_is_only_reported() {
-        for (policy, expected) in
-            [(Value::Null, true), ("Always".into(), true), ("OnFailure".into(), false), ("Never".into(), false)]
-        {
+    #[tokio::test]
+    async fn what_is_to_come_to_an_end_is_only_reported() {
+        for (policy, expected) in [
+            (Value::Null, true),
+            ("Always".into(), true),
+            ("OnFailure".into(), false),
+            ("Never".into(), false),
+        ] {
             let spec = json!({"containers": [{"name": "app", "image": "app:1"}], "restartPolicy": policy});
             let (pods, _) = judged(&json!({}), &spec);
             assert_eq!(pods.without()[&hash("web")].lacking.is_some(), expected, "{policy}");
@@ -242,8 +248,7 @@ spec:
     #[test]
     fn an_owner_has_a_name_of_the_usual_length_whatever_a_pod_says() {
         let long = "x".repeat(200 << 10);
-        let reference =
-            OwnerReference { kind: long.clone(), name: long, ..OwnerReference::default() };
+        let reference = OwnerReference { kind: long.clone(), name: long, ..OwnerReference::default() };
         assert!(Owner::new(&reference).to_string().len() <= 2 * 253 + 1);
     }
 }

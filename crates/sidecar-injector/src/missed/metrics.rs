@@ -185,7 +185,10 @@ mod tests {
                 }
             });
             while !showing.is_finished() {
-                assert!(scrape(&registry).contains(r#"missing_injections{definition="stays",reason="NotInjected"}"#));
+                assert!(
+                    scrape(&registry)
+                        .contains(r#"missing_injections{definition="stays",reason="NotInjected"}"#)
+                );
             }
         });
     }

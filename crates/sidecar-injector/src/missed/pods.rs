@@ -26,7 +26,8 @@ const PROBLEMS: usize = 32;
 pub(super) struct Pods {
     /// With the version of them that was looked at, or will be.
     known: HashMap<Key, u64>,
-    without: HashMap<Key, Without>,
+    /// In boxes: a map has room for more than there are, and all of it twice while it grows.
+    without: HashMap<Key, Box<Without>>,
     waiting: VecDeque<Waiting>,
     queued: HashSet<Key>,
     /// What a new list has had so far.
@@ -252,13 +253,13 @@ impl Pods {
                 news.push(format!("{}: {}: {message}", found.definition, found.reason));
             }
         }
-        self.without.insert(key, pod);
+        self.without.insert(key, Box::new(pod));
         self.is_dirty = true;
         (!news.is_empty()).then(|| format!("runs without sidecar {}", news.join("; ")))
     }
 
     /// All that go without something.
-    pub(super) fn without(&self) -> &HashMap<Key, Without> {
+    pub(super) fn without(&self) -> &HashMap<Key, Box<Without>> {
         &self.without
     }
 
@@ -270,8 +271,8 @@ impl Pods {
     /// One line when the numbers have changed, and everything has been looked at.
     pub(super) fn say(&mut self) {
         let count = |wanted| {
-            let has = |pod: &&Without| pod.found.iter().any(|found| found.state == wanted);
-            self.without.values().filter(has).count()
+            let pods = self.without.values();
+            pods.filter(|pod| pod.found.iter().any(|found| found.state == wanted)).count()
         };
         let counts = (count(State::Missing), count(State::Outdated));
         if self.waiting.is_empty() && self.listed.is_none() && self.said != Some(counts) {
@@ -355,7 +356,8 @@ mod tests {
     #[test]
     fn a_pod_that_was_fine_is_looked_at_again_when_its_namespace_has_changed() {
         let mut pods = Pods::default();
-        for (version, expected) in [(None, &["a"][..]), (Some(1), &["a"]), (Some(1), &[]), (Some(2), &["a"])] {
+        for (version, expected) in [(None, &["a"][..]), (Some(1), &["a"]), (Some(1), &[]), (Some(2), &["a"])]
+        {
             pods.take_in(&metadata("a", "1"), version);
             assert_eq!(waiting(&mut pods), expected, "{version:?}");
             pods.is_fine(key(&metadata("a", "1")).unwrap());

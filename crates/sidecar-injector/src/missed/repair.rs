@@ -93,7 +93,7 @@ struct Evictions {
 
 /// A pod that is to be made anew.
 #[derive(Debug)]
-struct Candidate<'p> {
+pub(super) struct Candidate<'p> {
     key: Key,
     owner_key: Key,
     owner: &'p Owner,
@@ -174,7 +174,7 @@ impl Repairs {
     }
 
     /// Those for whom a try is worth it, by namespace and name; and one pod of each owner for which one is not, if that is new.
-    fn candidates<'p>(
+    pub(super) fn candidates<'p>(
         &mut self,
         pods: &'p Pods,
         is_current: impl Fn(&Without) -> bool,
@@ -186,7 +186,8 @@ impl Repairs {
             pods.without().iter().filter_map(|(key, pod)| Candidate::new(*key, pod)).collect();
         all.sort_by_key(|candidate| (&candidate.pod.namespace, &candidate.pod.name));
         let owners: HashSet<_> = all.iter().map(|candidate| candidate.owner_key).collect();
-        let wanted: HashSet<_> = all.iter().map(|candidate| (candidate.owner_key, candidate.lacking)).collect();
+        let wanted: HashSet<_> =
+            all.iter().map(|candidate| (candidate.owner_key, candidate.lacking)).collect();
         self.useless.retain(|said| wanted.contains(said));
         // What replaces the last one takes its time.
         let is_recent = |evictions: &Evictions| time < evictions.last + ONCE;
@@ -497,7 +498,8 @@ mod tests {
         let pods = pods([useless, pod("a/db-1", "10:00:00", 1)]);
         let mut repairs = Repairs::default();
         let mut count = |basis| {
-            let (worth, useless) = repairs.candidates(&pods, |pod| pod.basis == basis, Instant::now(), time(NOW));
+            let (worth, useless) =
+                repairs.candidates(&pods, |pod| pod.basis == basis, Instant::now(), time(NOW));
             (worth.len(), useless.len())
         };
         assert_eq!(count(1), (1, 1));

@@ -97,7 +97,7 @@ pub(super) async fn follow(watchdog: &Watchdog) {
 }
 
 impl Watchdog {
-    fn take_in(&self, pods: &mut Pods, event: Event<PartialObjectMeta<Pod>>) {
+    pub(super) fn take_in(&self, pods: &mut Pods, event: Event<PartialObjectMeta<Pod>>) {
         match event {
             Event::Init => pods.begin_list(),
             Event::InitDone => pods.end_list(),

@@ -39,9 +39,9 @@ struct Known {
 impl NamespaceMap {
     /// Of these namespaces, for good.
     pub(crate) fn of(namespaces: impl IntoIterator<Item = Namespace>) -> Self {
-        let named = namespaces.into_iter().map(|namespace| {
-            (namespace.name().into(), Known { namespace: Arc::new(namespace), version: 0 })
-        });
+        let named = namespaces
+            .into_iter()
+            .map(|namespace| (namespace.name().into(), Known { namespace: Arc::new(namespace), version: 0 }));
         NamespaceMap { known: ArcSwap::from_pointee(named.collect()), changes: watch::Sender::default() }
     }
 
