@@ -57,8 +57,9 @@ fn certificates_are_not_asked_for_where_nobody_can_show_one() {
         Server::start(&settings).wait_for_log("serving");
     }
     for (option, value) in [("--client-ca-file", "ca.crt"), ("--client-names", "kube-apiserver")] {
+        // Without definitions it would end too, in another way.
         let refused = Command::new(env!("CARGO_BIN_EXE_sidecar-injector"))
-            .args(["serve", "--http-port", "0", option, value])
+            .args(["serve", "--http-port", "0", "--definitions", "nowhere", option, value])
             .output()
             .unwrap();
         let message = String::from_utf8(refused.stderr).unwrap();
