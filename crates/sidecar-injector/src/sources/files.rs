@@ -310,7 +310,8 @@ mod tests {
     #[test]
     fn what_is_read_is_never_of_two_generations() {
         let folder = tempfile::tempdir().unwrap();
-        for generation in 0..8 {
+        // So many that none comes back during a look, however slow, for its files would look as if they had not changed.
+        for generation in 0..64 {
             write_generation(folder.path(), generation);
         }
         swap(folder.path(), 0);
@@ -327,7 +328,7 @@ mod tests {
         let swapping = std::thread::spawn({
             let (stop, folder) = (stop.clone(), folder.path().to_owned());
             move || {
-                let swaps = (0..8).cycle().zip([1, 2, 3, 8].into_iter().cycle());
+                let swaps = (0..64).cycle().zip([1, 2, 3, 8].into_iter().cycle());
                 for (generation, halves) in swaps.take_while(|_| !stop.load(Ordering::Relaxed)) {
                     swap(&folder, generation);
                     // About as long as reading takes on this machine, so that it happens in the middle of it, and now and then
