@@ -36,9 +36,17 @@ impl Suite {
     }
 }
 
-/// Runs them in this order, one for each processor at the same time. What those print that fail comes last. Returns what they left out,
+/// How many run at the same time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lanes {
+    One,
+    /// As many as there are processors.
+    Processors,
+}
+
+/// Runs them in this order, in so many lanes. What those print that fail comes last. Returns what they left out,
 /// each with its reason.
-pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<Vec<String>> {
+pub(crate) fn run(suites: &[Suite], lanes: Lanes, environment: &[(&str, OsString)]) -> Result<Vec<String>> {
     let executables = build(suites)?;
     let left_out = tempfile::NamedTempFile::new()?;
     let queue: Mutex<VecDeque<_>> = Mutex::new(suites.iter().collect());
@@ -67,7 +75,7 @@ pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<
         }
     };
     thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes()).map(|_| scope.spawn(work)).collect();
+        let lanes: Vec<_> = (0..lanes.count()).map(|_| scope.spawn(work)).collect();
         lanes.into_iter().try_for_each(|lane| match lane.join() {
             Ok(result) => result,
             Err(_) => bail!("a lane panicked"),
@@ -81,12 +89,14 @@ pub(crate) fn run(suites: &[Suite], environment: &[(&str, OsString)]) -> Result<
     Ok(fs::read_to_string(left_out.path())?.lines().map(ToOwned::to_owned).collect())
 }
 
-/// Somebody else's cluster is one that all share.
-fn lanes() -> usize {
-    if env::var_os("KUBECONFIG").is_some() {
-        1
-    } else {
-        thread::available_parallelism().map_or(1, NonZero::get)
+impl Lanes {
+    fn count(self) -> usize {
+        match self {
+            Lanes::One => 1,
+            // Somebody else's cluster is one that all share.
+            Lanes::Processors if env::var_os("KUBECONFIG").is_some() => 1,
+            Lanes::Processors => thread::available_parallelism().map_or(1, NonZero::get),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use sidecar_testkit::{repository_root, why_not_possible};
 
-use crate::suites::{self, Suite};
+use crate::suites::{self, Lanes, Suite};
 use crate::{demo, generate, image};
 
 /// Long ones first: they decide when all are done.
@@ -31,7 +31,8 @@ const CLUSTER: &[Suite] = &[
     Suite::all("oracle"),
 ];
 
-/// In two clusters.
+/// In two clusters, one after the other: with forty pods a second each of them has most of two processors, and pods that are lost because
+/// the machine has no time for them say nothing.
 const FAULTS: &[Suite] =
     &[Suite::part("faults", &["certificates::"]), Suite::part("faults", &["--skip", "certificates::"])];
 
@@ -112,19 +113,19 @@ impl Step {
             }
             Step::Generated => generate::run(generate::Arguments { check: true })?,
             Step::Charts => {
-                let mut left_out = suites::run(CHARTS, &[])?;
+                let mut left_out = suites::run(CHARTS, Lanes::Processors, &[])?;
                 if !has_promtool() {
                     let reason = "alerts and dashboard were not tried out: promtool is missing (Debian's package prometheus)";
                     left_out.push(reason.to_owned());
                 }
                 return Ok(Outcome::of(&left_out));
             }
-            Step::Cluster => return Ok(Outcome::of(&suites::run(CLUSTER, &[binary()?])?)),
+            Step::Cluster => return Ok(Outcome::of(&suites::run(CLUSTER, Lanes::Processors, &[binary()?])?)),
             Step::Faults => {
                 cargo(&["test", "--locked", "--package", "e2e", "--lib"])?;
                 // For the trial of the clock, which cannot be set for a static binary.
                 cargo(&["build", "--locked", "--package", "sidecar-injector"])?;
-                return Ok(Outcome::of(&suites::run(FAULTS, &[binary()?])?));
+                return Ok(Outcome::of(&suites::run(FAULTS, Lanes::One, &[binary()?])?));
             }
             Step::Node => {
                 // Who asks for this step by name wants it, or wants to hear that it cannot be.

@@ -84,13 +84,13 @@ fn reviews(at: &Installation) -> Result<(f64, f64)> {
 /// Twenty in a row, every other one with a new CA, and not one of ten thousand reviews fails.
 pub(crate) async fn twenty_rotations(at: &Installation) -> Result<()> {
     at.shell(&format!(
-        "{UPGRADE} --set certificates.selfManaged.caPropagation=1s --set certificates.selfManaged.caOverlap=20s"
+        "{UPGRADE} --set certificates.selfManaged.caPropagation=2s --set certificates.selfManaged.caOverlap=20s"
     ))
     .await?;
     settled(at, 2).await?;
     let authority = stored(at, "ca.crt").await?;
     let before = reviews(at)?;
-    let load = Load::start_at(at, Duration::from_millis(14)).await?;
+    let load = Load::start(at).await?;
     let rounds = short_or_long(10, 30);
     for _ in 0..rounds {
         rotate(at, "leaf").await?;
