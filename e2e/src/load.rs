@@ -177,7 +177,7 @@ impl Load {
     /// # Errors
     /// Pods are not injected to begin with.
     pub async fn start(at: &Installation) -> Result<Self> {
-        Self::start_with(at, PACE, true).await
+        Self::start_with(at, true).await
     }
 
     /// The same, and no pod is deleted before the places are dropped.
@@ -185,18 +185,10 @@ impl Load {
     /// # Errors
     /// Pods are not injected to begin with.
     pub async fn start_keeping(at: &Installation) -> Result<Self> {
-        Self::start_with(at, PACE, false).await
+        Self::start_with(at, false).await
     }
 
-    /// The same at a pace of one's own.
-    ///
-    /// # Errors
-    /// Pods are not injected to begin with.
-    pub async fn start_at(at: &Installation, pace: Duration) -> Result<Self> {
-        Self::start_with(at, pace, true).await
-    }
-
-    async fn start_with(at: &Installation, pace: Duration, sweeps: bool) -> Result<Self> {
+    async fn start_with(at: &Installation, sweeps: bool) -> Result<Self> {
         let places = Places::prepare(at).await?;
         let creator = Arc::new(Creator::new(&at.cluster.client()?, &places));
         let sweeping = Arc::clone(&creator);
@@ -206,7 +198,7 @@ impl Load {
         let attempts = tokio::spawn(async move {
             let mut started = JoinSet::new();
             // Ticks that came late are made up for.
-            let mut ticks = tokio::time::interval(pace);
+            let mut ticks = tokio::time::interval(PACE);
             for number in 0.. {
                 tokio::select! {
                     _ = ticks.tick() => {
