@@ -12,13 +12,11 @@ use serde_json::{Value, json};
 use sidecar_testkit::{Cluster, Options, Tier};
 
 use crate::replicas::every_missed_pod_is_named;
-use crate::{record, settled, short_or_long};
+use crate::{UPGRADE, record, settled, short_or_long};
 
 const SECRET: &str = "kubernetes-sidecar-injector-certificates";
 /// Where the chart has cert-manager put its certificate.
 const ISSUED_SECRET: &str = "kubernetes-sidecar-injector-cert-manager";
-/// Without the last part Helm would take the values of the last upgrade where there are none.
-const UPGRADE: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reset-values";
 
 /// The name of every webhook, of pods and of definitions, with the CA certificates that it trusts.
 async fn bundles(at: &Installation) -> Result<Vec<Vec<String>>> {

@@ -20,6 +20,8 @@ use e2e::trials::{self, Trial};
 use e2e::{Installation, wait_for};
 
 const DEPLOYMENT: &str = "deployment/kubernetes-sidecar-injector";
+/// Without the last part Helm would take the values of the last upgrade where there are none.
+const UPGRADE: &str = "helm upgrade kubernetes-sidecar-injector charts/kubernetes-sidecar-injector/ --namespace default --reset-values";
 
 /// In this order, one after the other; each leaves the injector as it found it.
 const TRIALS: &[Trial] = &e2e::trials![
