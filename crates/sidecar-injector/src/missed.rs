@@ -116,9 +116,7 @@ impl Watchdog {
             }
         }
     }
-}
 
-impl Watchdog {
     /// Whether this replica, as far as it knows, answers what the API server asks.
     fn is_reached(&self) -> bool {
         let distrust = || self.certificate.as_ref()?.problem();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::Installation;
-use e2e::load::Load;
+use e2e::load::{Load, Report};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,17 +17,19 @@ const PORT: u16 = 8443;
 /// To each replica; together with the API server's more than it lets wait for a first request.
 const SLOW_CLIENTS: usize = 700;
 
-/// No limit of ours costs a pod. The API server's may: of the time limit of a call most is spent where the call is made, and two slow
-/// processors that have all of Kubernetes to run need more than the chart's 5 s for some of a thousand handshakes.
+/// No limit of the injector's costs a pod. The time limit of the API server's calls may: on two slow processors that have all of
+/// Kubernetes to run, some of a thousand calls took longer than the chart's 5 s (docs/operations.md has the numbers), so it is longer here.
 pub(crate) async fn a_thousand_pods_at_once(at: &Installation) -> Result<()> {
     at.shell(&format!("{UPGRADE} --set webhook.timeoutSeconds=20")).await?;
     settled(at, 2).await?;
+    let mut reports = Vec::new();
     for _ in 0..short_or_long(1, 5) {
         let name = "1,000 pods at the same time, `webhook.timeoutSeconds: 20`";
-        record(Load::burst(at, name, 1000).await?).expect_nothing_lost()?;
+        reports.push(record(Load::burst(at, name, 1000).await?));
     }
     at.shell(UPGRADE).await?;
-    settled(at, 2).await
+    settled(at, 2).await?;
+    reports.iter().try_for_each(Report::expect_nothing_lost)
 }
 
 /// Each sends a byte a second, half of them of what could become a TLS handshake, half of what could become a request, and comes
