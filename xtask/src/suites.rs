@@ -1,21 +1,21 @@
-//! Test binaries of one package, several at the same time: each has a cluster of its own and mostly waits for it.
+//! Test binaries, built once for all steps and run several at the same time: they mostly wait, those with a cluster of their own for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sidecar_testkit::repository_root;
 
-/// A test binary, or a part of its tests.
+/// A test binary with a cluster of its own, or a part of its tests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Suite {
     test: &'static str,
@@ -30,10 +30,35 @@ impl Suite {
     pub(crate) const fn part(test: &'static str, arguments: &'static [&'static str]) -> Self {
         Suite { test, arguments }
     }
+}
 
-    fn name(&self) -> String {
-        [&[self.test], self.arguments].concat().join(" ")
-    }
+/// What can be run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    name: String,
+    executable: PathBuf,
+    arguments: &'static [&'static str],
+    /// That of its package, as tests expect.
+    folder: PathBuf,
+}
+
+/// These of the package `e2e`, in this order.
+pub(crate) fn of(suites: &[Suite]) -> Result<Vec<Run>> {
+    let built = build()?;
+    let run = |suite: &Suite| {
+        let Suite { test, arguments } = *suite;
+        let built = built.iter().find(|built| built.needs_cluster() && built.name == test);
+        let built = built.with_context(|| format!("there is no test {test}"))?;
+        Ok(built.run([&[test], arguments].concat().join(" "), arguments))
+    };
+    suites.iter().map(run).collect()
+}
+
+/// Everything else, the one first that decides when all are done.
+pub(crate) fn without_cluster() -> Result<Vec<Run>> {
+    let mut built: Vec<_> = build()?.into_iter().filter(|built| !built.needs_cluster()).collect();
+    built.sort_by_key(|built| (built.name != "serve", built.package.clone(), built.name.clone()));
+    Ok(built.iter().map(|built| built.run(format!("{} {}", built.package, built.name), &[])).collect())
 }
 
 /// How many run at the same time.
@@ -46,21 +71,19 @@ pub(crate) enum Lanes {
 
 /// Runs them in this order, in so many lanes. What those print that fail comes last. Returns what they left out,
 /// each with its reason.
-pub(crate) fn run(suites: &[Suite], lanes: Lanes, environment: &[(&str, OsString)]) -> Result<Vec<String>> {
-    let executables = build(suites)?;
+pub(crate) fn run(runs: &[Run], lanes: Lanes, environment: &[(&str, OsString)]) -> Result<Vec<String>> {
     let left_out = tempfile::NamedTempFile::new()?;
-    let queue: Mutex<VecDeque<_>> = Mutex::new(suites.iter().collect());
+    let queue: Mutex<VecDeque<_>> = Mutex::new(runs.iter().collect());
     let failed = Mutex::new(Vec::new());
-    let folder = repository_root().join("e2e");
     let work = || -> Result<()> {
         loop {
-            let Some(suite) = lock(&queue).pop_front() else { return Ok(()) };
-            let name = suite.name();
-            let executable = executables.get(suite.test).with_context(|| format!("no test {name}"))?;
+            let Some(Run { name, executable, arguments, folder }) = lock(&queue).pop_front() else {
+                return Ok(());
+            };
             eprintln!("-- {name} ...");
             let started = Instant::now();
             let mut command = Command::new(executable);
-            command.args(suite.arguments).current_dir(&folder);
+            command.args(*arguments).current_dir(folder);
             command.envs(environment.iter().map(|(name, value)| (name, value)));
             command.env("SIDECAR_LEFT_OUT", left_out.path());
             let (is_success, output) = output(&mut command)?;
@@ -104,23 +127,52 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where each test's binary is.
-fn build(suites: &[Suite]) -> Result<BTreeMap<String, PathBuf>> {
-    let mut command = Command::new(super::test::cargo_program());
-    command.current_dir(repository_root()).args(["test", "--no-run", "--locked", "--package", "e2e"]);
-    command.arg("--message-format=json-render-diagnostics");
-    for suite in suites {
-        command.args(["--test", suite.test]);
+/// A test binary of the workspace.
+#[derive(Debug)]
+struct Built {
+    package: String,
+    /// Of an integration test its own, otherwise that of the library or program.
+    name: String,
+    is_integration: bool,
+    executable: PathBuf,
+    folder: PathBuf,
+}
+
+impl Built {
+    fn needs_cluster(&self) -> bool {
+        self.package == "e2e" && self.is_integration
     }
+
+    fn run(&self, name: String, arguments: &'static [&'static str]) -> Run {
+        Run { name, executable: self.executable.clone(), arguments, folder: self.folder.clone() }
+    }
+
+    /// From a message of Cargo's that says where a test binary is.
+    fn of(message: &Value) -> Option<Self> {
+        let target = &message["target"];
+        let is_test = message["profile"]["test"].as_bool()?;
+        let folder = Path::new(message["manifest_path"].as_str()?).parent()?;
+        is_test.then_some(Built {
+            package: folder.file_name()?.to_str()?.to_owned(),
+            name: target["name"].as_str()?.to_owned(),
+            is_integration: target["kind"] == json!(["test"]),
+            executable: message["executable"].as_str()?.into(),
+            folder: folder.to_owned(),
+        })
+    }
+}
+
+/// All of them every time: what Cargo builds for one package alone has other features, and would be built again.
+fn build() -> Result<Vec<Built>> {
+    let arguments = ["test", "--no-run", "--workspace", "--locked"];
+    eprintln!("$ cargo {}", arguments.join(" "));
+    let mut command = Command::new(super::test::cargo_program());
+    command.current_dir(repository_root()).args(arguments).arg("--message-format=json-render-diagnostics");
     let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "the tests do not compile");
     let messages = output.stdout.split(|byte| *byte == b'\n');
     let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let executables = messages.filter_map(|message| {
-        let name = message["target"]["name"].as_str()?.to_owned();
-        Some((name, PathBuf::from(message["executable"].as_str()?)))
-    });
-    Ok(executables.collect())
+    Ok(messages.filter_map(|message| Built::of(&message)).collect())
 }
 
 /// Both streams as they come, in one.

@@ -36,6 +36,8 @@ const CLUSTER: &[Suite] = &[
 const FAULTS: &[Suite] =
     &[Suite::part("faults", &["certificates::"]), Suite::part("faults", &["--skip", "certificates::"])];
 
+const NODE: &[Suite] = &[Suite::all("article")];
+
 /// `cargo xtask test`
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -108,25 +110,21 @@ impl Step {
             }
             Step::Dependencies => return dependencies(),
             Step::Unit => {
-                cargo(&["test", "--locked"])?;
-                cargo(&["test", "--locked", "--package", "xtask"])?;
+                let left_out = suites::run(&suites::without_cluster()?, Lanes::Processors, &[])?;
+                cargo(&["test", "--doc", "--workspace", "--locked"])?;
+                return Ok(Outcome::of(&left_out));
             }
             Step::Generated => generate::run(generate::Arguments { check: true })?,
             Step::Charts => {
-                let mut left_out = suites::run(CHARTS, Lanes::Processors, &[])?;
+                let mut left_out = suites::run(&suites::of(CHARTS)?, Lanes::Processors, &[])?;
                 if !has_promtool() {
                     let reason = "alerts and dashboard were not tried out: promtool is missing (Debian's package prometheus)";
                     left_out.push(reason.to_owned());
                 }
                 return Ok(Outcome::of(&left_out));
             }
-            Step::Cluster => return Ok(Outcome::of(&suites::run(CLUSTER, Lanes::Processors, &[binary()?])?)),
-            Step::Faults => {
-                cargo(&["test", "--locked", "--package", "e2e", "--lib"])?;
-                // For the trial of the clock, which cannot be set for a static binary.
-                cargo(&["build", "--locked", "--package", "sidecar-injector"])?;
-                return Ok(Outcome::of(&suites::run(FAULTS, Lanes::One, &[binary()?])?));
-            }
+            Step::Cluster => return with_cluster(CLUSTER, Lanes::Processors, binary()?),
+            Step::Faults => return with_cluster(FAULTS, Lanes::One, binary()?),
             Step::Node => {
                 // Who asks for this step by name wants it, or wants to hear that it cannot be.
                 if let Some(reason) = why_not_possible() {
@@ -141,15 +139,17 @@ impl Step {
                     );
                     return Ok(Outcome::LeftOut(reason));
                 }
-                let archive = image::build_image()?;
-                cargo_with(
-                    &["test", "--locked", "--package", "e2e", "--test", "article"],
-                    &[("SIDECAR_INJECTOR_IMAGE", repository_root().join(archive).into_os_string())],
-                )?;
+                let archive = repository_root().join(image::build_image()?);
+                let image = ("SIDECAR_INJECTOR_IMAGE", archive.into_os_string());
+                return with_cluster(NODE, Lanes::One, image);
             }
         }
         Ok(Outcome::Passed)
     }
+}
+
+fn with_cluster(suites: &[Suite], lanes: Lanes, tried: (&str, OsString)) -> Result<Outcome> {
+    Ok(Outcome::of(&suites::run(&suites::of(suites)?, lanes, &[tried])?))
 }
 
 /// The invariants of ARCHITECTURE.md that are about crates.
@@ -201,15 +201,10 @@ fn has_promtool() -> bool {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    cargo_with(arguments, &[])
-}
-
-fn cargo_with(arguments: &[&str], environment: &[(&str, OsString)]) -> Result<()> {
     eprintln!("$ cargo {}", arguments.join(" "));
     let status = Command::new(cargo_program())
         .current_dir(repository_root())
         .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "cargo {} failed ({status})", arguments.join(" "));
