@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     /// How many owners are restarted in a minute; none: they are only reported.
     repairs_per_minute: Option<u32>,
     asked: Asked,
+    /// Whether namespaces are watched.
+    knows_namespaces: bool,
 }
 
 /// Looks for them.
@@ -86,7 +88,7 @@ impl Settings {
                            the API server asks about is up to the labels of their namespaces then";
             return Err(Failure::Usage(problem.to_owned()));
         }
-        Ok(Some(Settings { repairs_per_minute, asked }))
+        Ok(Some(Settings { repairs_per_minute, asked, knows_namespaces }))
     }
 
     /// The metrics of what is found, before anything is.

@@ -131,6 +131,10 @@ impl Watchdog {
     /// Looks at the next pod that waits for it.
     async fn look(&self, pods: &mut Pods) {
         let Some(waiting) = pods.next() else { return };
+        // A pod may come with its namespace, and the watch of namespaces be the slower one.
+        if self.settings.knows_namespaces && self.namespaces.get(&waiting.namespace).is_none() {
+            return pods.postpone(waiting);
+        }
         let request = Request::new(Pod::url_path(&(), Some(&waiting.namespace)))
             .get(&waiting.name, &GetParams::default());
         let Ok(request) = request else { return };
@@ -162,5 +166,34 @@ impl Watchdog {
         pods.is_dirty = false;
         self.metrics.show(&self.definitions.current().engine, pods.found());
         pods.say();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::tests::watchdog;
+    use super::*;
+    use crate::sources::namespaces::NamespaceMap;
+
+    /// Its client reaches nobody, which takes a second each time.
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_waits_for_what_is_known_of_its_namespace() {
+        let mut watchdog = watchdog("");
+        watchdog.settings.knows_namespaces = true;
+        let mut pods = Pods::default();
+        let text = |text: &str| Some(text.to_owned());
+        let metadata = ObjectMeta {
+            name: text("web"),
+            namespace: text("shop"),
+            uid: text("web"),
+            ..ObjectMeta::default()
+        };
+        pods.take_in(&metadata, None);
+        let start = Instant::now();
+        watchdog.look(&mut pods).await;
+        assert!(start.elapsed().is_zero() && pods.is_waiting());
+        watchdog.namespaces = Arc::new(NamespaceMap::of([Namespace::unknown("shop")]));
+        watchdog.look(&mut pods).await;
+        assert!(!start.elapsed().is_zero() && pods.is_waiting());
     }
 }
