@@ -224,6 +224,13 @@ impl Cluster {
         Ok(Client::try_from(self.config.clone())?)
     }
 
+    /// A client in the name of somebody else, with their rights and their share of the API server's time.
+    pub fn client_as(&self, user: &str) -> Result<Client> {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        Ok(Client::try_from(config)?)
+    }
+
     /// An administrator's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
