@@ -119,6 +119,13 @@ app.kubernetes.io/component: test
 {{- end }}
 {{- end }}
 
+{{/* Not empty if it looks whether the webhooks trust its certificate. */}}
+{{- define "kubernetes-sidecar-injector.seesWebhooks" -}}
+{{- if or .Values.definitionResources.watch (eq .Values.certificates.mode "selfManaged") }}
+{{- true }}
+{{- end }}
+{{- end }}
+
 {{- define "kubernetes-sidecar-injector.definitionsConfigMap" -}}
 {{- $name := printf "%s-definitions" (include "kubernetes-sidecar-injector.fullname" .) }}
 {{- default $name .Values.existingDefinitionsConfigMap }}

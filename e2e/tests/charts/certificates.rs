@@ -156,6 +156,7 @@ fn self_managed_certificates_need_nothing_and_leave_the_injector_its_fields() {
     let secret = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [env["CERTIFICATE_SECRET"].trim_start_matches("default/")], "verbs": ["get", "watch", "update"]}]);
     assert_eq!(role["rules"], secret);
     let of_webhooks = |kind: &str| json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": [kind], "resourceNames": [INJECTOR], "verbs": ["get", "watch", "patch"]});
+    let seen = |kind: &str| json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": [kind], "resourceNames": [INJECTOR], "verbs": ["get", "watch"]});
     let role = |objects: &[serde_json::Value]| {
         let is_wanted = |object: &&serde_json::Value| {
             object["kind"] == "ClusterRole" && text(object, "/metadata/name").ends_with("-ca-bundle")
@@ -169,7 +170,11 @@ fn self_managed_certificates_need_nothing_and_leave_the_injector_its_fields() {
     assert_eq!(role(&objects), Some(json!([of_webhooks("mutatingwebhookconfigurations")])));
     for mode in [HELM_MODE, "--set=certificates.mode=certManager"] {
         let objects = render(INJECTOR, INJECTOR, &[mode]);
-        assert_eq!(role(&objects), None);
+        let only_seen =
+            json!([seen("mutatingwebhookconfigurations"), seen("validatingwebhookconfigurations")]);
+        assert_eq!(role(&objects), Some(only_seen));
+        let deployment = of_kind(&objects, "Deployment");
+        assert_eq!(super::render::env(container(deployment))["MUTATING_WEBHOOK_CONFIGURATION"], INJECTOR);
         let is_theirs =
             |object: &serde_json::Value| text(object, "/metadata/name").ends_with("-certificates");
         assert!(!objects.iter().any(|object| object["kind"] == "Role" && is_theirs(object)));

@@ -239,12 +239,15 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     let to_provided = "--force-conflicts --set certificates.mode=provided --set certificates.provided.secretName=kubernetes-sidecar-injector-certs";
     let to_own_alone = "--reset-then-reuse-values --set-file certificates.provided.caBundle=ca.crt";
     let to_helm = page.commands("--force-conflicts --set certificates.mode=helm")?;
+    let forgotten = format!("! ({})", to_helm.replace("--force-conflicts", "").trim());
+    let forgotten = format!("{forgotten}\nsleep 8\n{to_helm}");
     let to_self_managed = page.commands("--set certificates=null")?;
     for (name, commands) in [
         ("Certificate mode: `selfManaged` → `provided`", page.commands(to_provided)?),
         ("one's own CA alone", page.commands(to_own_alone)?),
         ("`provided` → `selfManaged`", to_self_managed),
-        ("`selfManaged` → `helm`", to_helm),
+        // Helm 4 applies everything but the webhooks: the new replicas see that nobody trusts them.
+        ("`selfManaged` → `helm`, at first without `--force-conflicts`", &*forgotten),
         ("`helm` → `selfManaged`", to_self_managed),
         ("`selfManaged`, once more", UPGRADE),
     ] {

@@ -36,7 +36,8 @@ pub(crate) struct CertificateArguments {
     /// Secret must be there
     #[arg(long, env = "CERTIFICATE_SECRET", value_name = "NAMESPACE/NAME", requires = "certificate_names")]
     pub(crate) certificate_secret: Option<String>,
-    /// Configuration of mutating webhooks whose caBundle is kept up to date then
+    /// Configuration of mutating webhooks whose caBundle is kept up to date then; with certificates from files it is only
+    /// looked at: not ready until it verifies them
     #[arg(long, env = "MUTATING_WEBHOOK_CONFIGURATION", value_name = "NAME")]
     pub(crate) mutating_webhook_configuration: Option<String>,
     /// The same for validating webhooks

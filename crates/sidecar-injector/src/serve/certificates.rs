@@ -1,7 +1,7 @@
 //! The serving certificate: where it comes from, and exchanging it without a connection noticing.
 //!
 //! ```text
-//! files ───(look, every change)────────────────┐
+//! files ───(look, every change)───> trust ─────┐
 //!                                              ├──> Serving ──> each TLS handshake, readiness, metrics
 //! Secret ──(watch)──> rotation ──> managed ────┘
 //! webhook configurations ──(watch)──┘  └──> caBundle
@@ -14,6 +14,7 @@ mod managed;
 mod object;
 mod rotation;
 mod secret;
+mod trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,11 +51,18 @@ impl CertificateSource {
     pub(crate) fn new(arguments: &CertificateArguments) -> Result<Self, Failure> {
         let names: Vec<_> =
             arguments.certificate_names.iter().filter(|name| !name.is_empty()).cloned().collect();
+        let mutating =
+            arguments.mutating_webhook_configuration.clone().map(|name| (ConfigurationKind::Mutating, name));
+        let validating = arguments.validating_webhook_configuration.clone();
+        let validating = validating.map(|name| (ConfigurationKind::Validating, name));
+        let configurations: Vec<_> =
+            [mutating, validating].into_iter().flatten().filter(|(_, name)| !name.is_empty()).collect();
         let Some(secret) = arguments.certificate_secret.as_deref().filter(|secret| !secret.is_empty()) else {
             return Ok(CertificateSource::Files(CertificateFiles {
                 certificate: arguments.tls_cert_file.clone(),
                 private_key: arguments.tls_private_key_file.clone(),
                 name: names.into_iter().next(),
+                configurations,
             }));
         };
         let Some((namespace, secret)) = secret.split_once('/') else {
@@ -72,12 +80,6 @@ impl CertificateSource {
             let problem = "must be at most a third of --ca-lifetime, or certificates would end with their CA";
             return Err(Failure::Usage(format!("--certificate-lifetime {problem}")));
         }
-        let mutating =
-            arguments.mutating_webhook_configuration.clone().map(|name| (ConfigurationKind::Mutating, name));
-        let validating = arguments.validating_webhook_configuration.clone();
-        let validating = validating.map(|name| (ConfigurationKind::Validating, name));
-        let configurations: Vec<_> =
-            [mutating, validating].into_iter().flatten().filter(|(_, name)| !name.is_empty()).collect();
         if configurations.is_empty() || names.is_empty() {
             let problem = "--certificate-secret needs --certificate-names and --mutating-webhook-configuration, \
                            or --validating-webhook-configuration";
@@ -95,14 +97,17 @@ impl CertificateSource {
 
     /// Whether a client of the cluster is needed.
     pub(crate) fn needs_cluster(&self) -> bool {
-        matches!(self, CertificateSource::Managed(_))
+        match self {
+            CertificateSource::Files(files) => !files.configurations.is_empty(),
+            CertificateSource::Managed(_) => true,
+        }
     }
 
     /// Begins to serve, and goes on looking after the certificate, as long as the runtime lives.
     pub(crate) async fn start(self, client: Option<Client>) -> Result<Arc<Serving>, Failure> {
         match (self, client) {
-            (CertificateSource::Files(files), _) => {
-                files.watch().map_err(|error| Failure::input("certificate", error))
+            (CertificateSource::Files(files), client) => {
+                files.watch(client.as_ref()).map_err(|error| Failure::input("certificate", error))
             }
             (CertificateSource::Managed(settings), Some(client)) => {
                 let managed = Managed::start(settings, client).await.map_err(Failure::internal)?;
@@ -214,6 +219,8 @@ struct Metrics {
     in_sync: Gauge,
     /// Only who sees the webhook configurations can say whether they are in sync.
     sees_bundle: AtomicBool,
+    /// Only who makes certificates can count them.
+    makes_certificates: AtomicBool,
 }
 
 impl Metrics {
@@ -223,7 +230,14 @@ impl Metrics {
             "When the certificate that is served expires, and its CA",
             self.not_after.clone(),
         );
-        if !self.sees_bundle.load(Ordering::Relaxed) {
+        if self.sees_bundle.load(Ordering::Relaxed) {
+            registry.register(
+                "ca_bundle_in_sync",
+                "Whether the caBundle of every webhook verifies the certificate that is served",
+                self.in_sync.clone(),
+            );
+        }
+        if !self.makes_certificates.load(Ordering::Relaxed) {
             return;
         }
         for role in ["leaf", "ca"] {
@@ -238,11 +252,6 @@ impl Metrics {
             "ca_bundle_writes",
             "How often this replica wrote the caBundle of a webhook configuration",
             self.bundle_writes.clone(),
-        );
-        registry.register(
-            "ca_bundle_in_sync",
-            "Whether the caBundle of every webhook verifies the certificate that is served",
-            self.in_sync.clone(),
         );
     }
 

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::{Value, json};
@@ -37,29 +37,43 @@ const WRITE: Duration = Duration::from_secs(10);
 /// How long to wait between two writes then.
 const TRUCE: Duration = Duration::from_secs(5);
 
-/// Checks a certificate as the API server does.
+/// Why a certificate is not verified.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Distrust {
+    #[error("there are no CA certificates")]
+    NoAuthorities,
+    #[error("{0}: {1}")]
+    NoName(String, rustls::pki_types::InvalidDnsNameError),
+    #[error("{0}")]
+    NoVerifier(#[from] VerifierBuilderError),
+    #[error("{0}")]
+    NotVerified(rustls::Error),
+}
+
+/// Checks a certificate as the API server does, with those that are served along with it.
 pub(super) fn verify<'a>(
     roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
     certificate: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
     names: impl IntoIterator<Item = &'a str>,
     now: SystemTime,
-) -> Result<(), String> {
+) -> Result<(), Distrust> {
     let mut store = RootCertStore::empty();
     for root in roots {
         // One that cannot be read is one that verifies nothing.
         let _ = store.add(root.clone());
     }
     if store.is_empty() {
-        return Err("there are no CA certificates".to_owned());
+        return Err(Distrust::NoAuthorities);
     }
     let provider = aws_lc_rs::default_provider().into();
-    let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider).build();
-    let verifier = verifier.map_err(|error| error.to_string())?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider).build()?;
     let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     for name in names {
-        let server_name = ServerName::try_from(name).map_err(|error| format!("{name}: {error}"))?;
-        let verified = verifier.verify_server_cert(certificate, &[], &server_name, &[], now);
-        verified.map_err(|error| error.to_string())?;
+        let server_name =
+            ServerName::try_from(name).map_err(|error| Distrust::NoName(name.to_owned(), error))?;
+        let verified = verifier.verify_server_cert(certificate, chain, &server_name, &[], now);
+        verified.map_err(Distrust::NotVerified)?;
     }
     Ok(())
 }
@@ -184,7 +198,7 @@ impl Bundles {
             let Some(webhooks) = &configuration.webhooks else { return Some(place("not seen so far")) };
             for webhook in webhooks {
                 let names = names.iter().map(String::as_str);
-                if let Err(problem) = verify(&webhook.bundle, certificate, names, now) {
+                if let Err(problem) = verify(&webhook.bundle, certificate, &[], names, now) {
                     return Some(place(&format!(
                         "the caBundle of {} does not verify it: {problem}",
                         webhook.name
@@ -193,6 +207,22 @@ impl Bundles {
             }
         }
         None
+    }
+
+    /// Whether every configuration has been seen, if only to be missing.
+    pub(super) fn are_seen(&self) -> bool {
+        self.configurations.iter().all(|configuration| configuration.webhooks.is_some())
+    }
+
+    /// The bundle of each webhook that has been seen, with the words for it.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, &[CertificateDer<'static>])> {
+        self.configurations.iter().flat_map(|configuration| {
+            let Configuration { kind, name, webhooks, .. } = configuration;
+            let place = format!("{} {name}", kind.as_str());
+            let webhooks = webhooks.iter().flatten();
+            webhooks
+                .map(move |webhook| (format!("{place}: the caBundle of {}", webhook.name), &*webhook.bundle))
+        })
     }
 
     /// Whether a CA certificate has been in all bundles for so long.

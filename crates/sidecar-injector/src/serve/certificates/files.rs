@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use kube::Client;
 use notify::RecursiveMode;
 use tracing::{info, warn};
 
 use super::Serving;
 use super::authority::{CertificateError, Pair};
+use super::bundle::ConfigurationKind;
+use super::trust::Trust;
 use crate::changes::{Changes, folder_of};
 
 /// How long it must have been quiet before the files are read: two files are not replaced in one instant.
@@ -33,15 +37,20 @@ pub(crate) struct CertificateFiles {
     pub(crate) private_key: PathBuf,
     /// The name that the API server verifies, where it is known.
     pub(crate) name: Option<String>,
+    /// Those whose `caBundle` has to verify it, where they are known.
+    pub(crate) configurations: Vec<(ConfigurationKind, String)>,
 }
 
 impl CertificateFiles {
     /// Loads the files and goes on watching them, as long as the runtime lives.
-    pub(crate) fn watch(self) -> Result<Arc<Serving>, FilesError> {
+    pub(crate) fn watch(self, client: Option<&Client>) -> Result<Arc<Serving>, FilesError> {
         let pair = self.read()?;
         let serving = Serving::new(&pair, None).map_err(|error| self.wrong(error))?;
-        self.judge(&serving);
-        tokio::spawn(self.follow(serving.clone(), pair));
+        let configurations = Some(&*self.configurations).filter(|configurations| !configurations.is_empty());
+        let mut trust = client.zip(configurations).map(|(client, names)| Trust::watch(client, names));
+        serving.metrics.sees_bundle.store(trust.is_some(), Ordering::Relaxed);
+        self.judge(&serving, trust.as_mut());
+        tokio::spawn(self.follow(serving.clone(), pair, trust));
         Ok(serving)
     }
 
@@ -61,13 +70,25 @@ impl CertificateFiles {
         FilesError::Wrong { path: path.clone(), source }
     }
 
-    async fn follow(self, serving: Arc<Serving>, mut served: Pair) {
+    async fn follow(self, serving: Arc<Serving>, mut served: Pair, mut trust: Option<Trust>) {
         let files = [&self.certificate, &self.private_key];
         let mut changes =
             Changes::watch(&files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)), SETTLE, LOOK);
         let mut refused: Option<String> = None;
         loop {
-            changes.next().await;
+            let seen = async {
+                match &mut trust {
+                    Some(trust) => trust.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changes.next() => {}
+                () = seen => {
+                    self.judge(&serving, trust.as_mut());
+                    continue;
+                }
+            }
             match self.reload(&serving, &served) {
                 Ok(None) => refused = None,
                 Ok(Some(pair)) => {
@@ -84,7 +105,7 @@ impl CertificateFiles {
                     }
                 }
             }
-            self.judge(&serving);
+            self.judge(&serving, trust.as_mut());
         }
     }
 
@@ -98,8 +119,8 @@ impl CertificateFiles {
         Ok(Some(pair))
     }
 
-    /// Whether the API server would take it, apart from who signed it, which only the API server knows.
-    fn judge(&self, serving: &Serving) {
+    /// Whether the API server would take it, as far as that can be known.
+    fn judge(&self, serving: &Serving, trust: Option<&mut Trust>) {
         let details = serving.details();
         // Its own clock is all that there is to judge by.
         let now = SystemTime::now();
@@ -116,6 +137,7 @@ impl CertificateFiles {
         {
             warn!(event = "certificate_unusable", problem, "the API server will not take it");
         }
-        serving.trusted(problem);
+        let distrust = trust.and_then(|trust| trust.look(serving, self.name.as_ref(), now));
+        serving.trusted(problem.or(distrust));
     }
 }

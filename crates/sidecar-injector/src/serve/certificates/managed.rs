@@ -75,6 +75,7 @@ impl Managed {
         let held = Certificates::make(&settings.lifetimes, &settings.names, clock.now())?;
         let serving = Serving::new(&held.leaf.pair, Some("the webhook configuration was not seen so far"))?;
         serving.metrics.sees_bundle.store(true, Ordering::Relaxed);
+        serving.metrics.makes_certificates.store(true, Ordering::Relaxed);
         serving.metrics.expires("ca", held.authority.details.not_after);
         let api: Api<Secret> = Api::namespaced(client.clone(), &settings.namespace);
         let secret = object::watch(api.clone(), settings.secret.clone(), "Secret");
