@@ -14,7 +14,7 @@ use super::mark::Mark;
 use super::pods::{Found, Owner, Pods, Waiting, Without, key, lacking};
 use crate::serve::logs::{printable, short};
 
-/// The reason where nothing is in the way now.
+/// The reason where nothing in the pod or the definition is in the way.
 pub(super) const NOT_INJECTED: &str = "NotInjected";
 
 /// What is read of a pod beside what the engine reads.
@@ -111,7 +111,7 @@ fn found(standing: Standing<'_>, not_asked: Option<&str>, is_kept_up: bool) -> (
         (Some(remedy), State::Missing, _) => ("NotAsked", Cow::Borrowed(remedy)),
         (None, State::Missing, Reason::Injected) => (
             NOT_INJECTED,
-            "nothing is in the way now: the definition is younger than the pod, or nobody answered when it was made".into(),
+            "nothing in the pod or the definition is in the way: the definition is younger than the pod, or the API server got no answer when it was made".into(),
         ),
         (_, State::Outdated, _) => (
             "Outdated",

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sidecar_engine::{Engine, State};
+use sidecar_engine::{Engine, Reason, State};
 
 use super::judge::NOT_INJECTED;
 use super::pods::Found;
@@ -25,6 +25,9 @@ pub(crate) struct Metrics {
     /// The definitions among them, with the reasons that there have been.
     shown: Mutex<BTreeMap<String, BTreeSet<&'static str>>>,
 }
+
+/// In the place of a name that is nobody's, which pods may make up without end. No definition can be called so.
+const UNKNOWN: &str = "(unknown)";
 
 /// How many pods go without a definition.
 #[derive(Debug, Default)]
@@ -93,6 +96,9 @@ impl Metrics {
             self.outdated.get_or_create_owned(&outdated(&definition)).set(counts.outdated);
             served.insert(definition.into_owned(), reasons);
         }
+        let unknown = Reason::UnknownDefinition.code();
+        let nobody_s = counts.values().filter_map(|counts| counts.missing.get(unknown)).sum();
+        self.missing.get_or_create_owned(&missing(UNKNOWN, unknown)).set(nobody_s);
         // One by one: who scrapes meanwhile must not miss the others.
         for (gone, reasons) in std::mem::replace(&mut *shown, served) {
             for reason in reasons {
@@ -166,17 +172,26 @@ mod tests {
             found("stays", State::Missing, "NotAsked"),
             found("goes", State::Outdated, "Outdated"),
             found("nobody", State::Missing, "UnknownDefinition"),
+            found("nobody-either", State::Missing, "UnknownDefinition"),
         ];
         metrics.show(&both, all.iter());
         let text = scrape(&registry);
         assert!(text.contains(r#"missing_injections{definition="stays",reason="NotAsked"} 1"#), "{text}");
         assert!(text.contains(r#"missing_injections{definition="stays",reason="NotInjected"} 0"#), "{text}");
         assert!(!text.contains("nobody"), "{text}");
+        assert!(
+            text.contains(r#"missing_injections{definition="(unknown)",reason="UnknownDefinition"} 2"#),
+            "{text}"
+        );
         assert!(text.contains(r#"outdated_injections{definition="goes"} 1"#), "{text}");
         metrics.show(&one, std::iter::empty());
         let text = scrape(&registry);
         assert!(text.contains(r#"missing_injections{definition="stays",reason="NotAsked"} 0"#), "{text}");
         assert!(!text.contains("goes"), "{text}");
+        assert!(
+            text.contains(r#"missing_injections{definition="(unknown)",reason="UnknownDefinition"} 0"#),
+            "{text}"
+        );
         // However often it is scraped in between.
         thread::scope(|scope| {
             let showing = scope.spawn(|| {

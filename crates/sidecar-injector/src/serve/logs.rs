@@ -14,7 +14,7 @@ use sidecar_engine::{ChangeKind, Decision, DefinitionReviewed, Reviewed};
 use tracing::{Level, enabled, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::arguments::LogFormat;
 use crate::failure::Failure;
@@ -31,6 +31,9 @@ const MESSAGES_LENGTH: usize = 400;
 /// Beyond so many bytes a list in a line goes no further: thousands of lines may wait.
 const LISTS_LENGTH: usize = 1000;
 
+/// The client's own word on every answer that is an error, which we say once and with what it means. Who names it in the level hears it.
+const SILENCED: &str = "kube_client::client::builder=off";
+
 /// Writes what is waiting when it is dropped, and knows how many lines were lost.
 pub(crate) struct Log {
     _writer: WorkerGuard,
@@ -46,7 +49,7 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
     if is_word && level.parse::<LevelFilter>().is_err() {
         return Err(wrong("the levels are off, error, warn, info, debug and trace"));
     }
-    let filter = EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))?;
+    let filter = filter(level).map_err(|error| wrong(&error.to_string()))?;
     let is_terminal = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)
@@ -64,6 +67,10 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
     };
     result.map_err(Failure::internal)?;
     Ok(log)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{SILENCED},{level}"))
 }
 
 /// The lines that were lost, as a metric.
@@ -205,4 +212,26 @@ pub(crate) fn short(name: &str) -> &str {
 /// One line about a body that was no review; its text may hold anything and stays out.
 pub(crate) fn refused_review(code: &'static str, bytes: usize) {
     warn!(event = "review_refused", code, bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_says_of_errors_is_logged_for_those_who_name_it() {
+        for (level, expected) in
+            [("info", false), ("debug", false), ("info,kube_client::client::builder=error", true)]
+        {
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                assert_eq!(
+                    enabled!(target: "kube_client::client::builder", Level::ERROR),
+                    expected,
+                    "{level}"
+                );
+                assert!(enabled!(target: "kube_client::client", Level::ERROR), "{level}");
+            });
+        }
+    }
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use sidecar_engine::{Reason, Reviewed};
+use sidecar_engine::{Decision, Reason, Reviewed};
 
 /// Seconds. A review takes 6 µs to 100 µs, a body that comes in pieces some milliseconds, and after 30 s, which is as much as a
 /// webhook may be given, nobody waits any more.
@@ -47,13 +47,15 @@ impl Outcome {
     ];
 
     fn of(reviewed: &Reviewed<'_>) -> Self {
+        let is_missed = || reviewed.decisions.iter().any(Decision::is_missed);
+        let is_there = |decision: &Decision<'_>| decision.reason == Reason::AlreadyPresent;
         if reviewed.denied {
             Outcome::Denied
         } else if reviewed.skipped.is_some() {
             Outcome::Unchanged
         } else if reviewed.operations > 0 {
             Outcome::Injected
-        } else if reviewed.decisions.iter().any(sidecar_engine::Decision::is_missed) {
+        } else if is_missed() && !reviewed.decisions.iter().any(is_there) {
             Outcome::Skipped
         } else {
             Outcome::Unchanged
@@ -192,6 +194,11 @@ fn float(bytes: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sidecar_engine::definition::Compiled;
+    use sidecar_engine::{Engine, NoNamespaces};
+
     use super::*;
 
     /// Series are found by number.
@@ -203,6 +210,32 @@ mod tests {
         for (index, (outcome, name)) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index, "{name}");
         }
+    }
+
+    #[test]
+    fn who_has_one_sidecar_already_was_not_skipped() {
+        let definitions = ["a", "app"].map(|container| {
+            let text = format!(
+                "apiVersion: sidecar.me/v1alpha1\nkind: ClusterSidecarDefinition\nmetadata: {{name: adds-{container}}}\n\
+                 spec: {{selector: {{podSelector: {{}}}}, inject: {{spec: {{containers: [{{name: {container}, image: 'a:1'}}]}}}}}}\n"
+            );
+            Arc::new(Compiled::from_yaml(&text).unwrap())
+        });
+        let engine = Engine::new(definitions.into());
+        let outcome = |containers: &str| {
+            let review = format!(
+                r#"{{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {{"uid": "1", "operation": "CREATE",
+                "kind": {{"version": "v1", "kind": "Pod"}}, "namespace": "shop", "object": {{"metadata": {{}}, "spec": {{"containers": [{containers}]}}}}}}}}"#
+            );
+            Outcome::of(&engine.review(review.as_bytes(), &NoNamespaces).unwrap())
+        };
+        let (app, a) = (r#"{"name": "app", "image": "app:1"}"#, r#"{"name": "a", "image": "a:1"}"#);
+        assert_eq!(outcome(app), Outcome::Injected);
+        assert_eq!(outcome(&format!("{app}, {a}")), Outcome::Unchanged);
+        assert_eq!(
+            outcome(r#"{"name": "app", "image": "app:1"}, {"name": "a", "image": "a:2"}"#),
+            Outcome::Skipped
+        );
     }
 
     #[test]
