@@ -419,7 +419,7 @@ fn what_to_do_about_missing_sidecars_fits_the_reason() {
     let tests = [
         (
             "NotInjected",
-            "Nothing is in the way now: restart their owners (kubectl rollout restart), or let the injector do it (missedPods.mode \
+            "Nothing in the pod or the definition is in the way: restart their owners (kubectl rollout restart), or let the injector do it (missedPods.mode \
              repair).",
         ),
         (
