@@ -1,6 +1,7 @@
 //! The serving certificate: loaded from files, loaded again when they change, never exchanged for a worse one.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -76,17 +77,12 @@ impl CertificateFiles {
             Changes::watch(&files.map(|file| (folder_of(file), RecursiveMode::NonRecursive)), SETTLE, LOOK);
         let mut refused: Option<String> = None;
         loop {
-            let seen = async {
-                match &mut trust {
-                    Some(trust) => trust.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = changes.next() => {}
-                () = seen => {
-                    self.judge(&serving, trust.as_mut());
-                    continue;
+            // Not begun anew in between: an event that has been taken out, and waits for quiet, would be lost.
+            let mut change = pin!(changes.next());
+            loop {
+                tokio::select! {
+                    () = &mut change => break,
+                    () = sight(trust.as_mut()) => self.judge(&serving, trust.as_mut()),
                 }
             }
             match self.reload(&serving, &served) {
@@ -139,5 +135,13 @@ impl CertificateFiles {
         }
         let distrust = trust.and_then(|trust| trust.look(serving, self.name.as_ref(), now));
         serving.trusted(problem.or(distrust));
+    }
+}
+
+/// Waits until the webhooks may trust something else; for ever where nobody looks at them.
+async fn sight(trust: Option<&mut Trust>) {
+    match trust {
+        Some(trust) => trust.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -53,6 +53,14 @@ impl Trust {
         name: Option<&String>,
         now: SystemTime,
     ) -> Option<String> {
+        self.bundles.look(&[]);
+        if !self.bundles.are_seen() {
+            let is_waiting = !self.was_trusted && self.began.elapsed() < PATIENCE;
+            self.was_trusted |= !is_waiting;
+            // Nobody is alarmed about what nobody can see.
+            serving.metrics.in_sync.set(i64::from(!is_waiting));
+            return is_waiting.then(|| "the webhook configuration was not seen so far".to_owned());
+        }
         let problem = self.problem(&serving.current.load().key.cert, name, now);
         serving.metrics.in_sync.set(i64::from(problem.is_none()));
         if let Some(problem) = problem.as_ref().filter(|problem| self.said.as_ref() != Some(problem)) {
@@ -65,16 +73,11 @@ impl Trust {
     }
 
     fn problem(
-        &mut self,
+        &self,
         served: &[CertificateDer<'static>],
         name: Option<&String>,
         now: SystemTime,
     ) -> Option<String> {
-        self.bundles.look(&[]);
-        if !self.bundles.are_seen() {
-            let is_waiting = self.began.elapsed() < PATIENCE;
-            return is_waiting.then(|| "the webhook configuration was not seen so far".to_owned());
-        }
         self.bundles.all().find_map(|(place, bundle)| {
             Some(format!("{place} does not verify it: {}", refusal(bundle, served, name, now)?))
         })
