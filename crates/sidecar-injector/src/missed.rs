@@ -9,6 +9,7 @@
 //! One replica does this. Nothing that answers a review waits for it.
 
 mod asked;
+mod attempt;
 mod judge;
 mod listing;
 mod mark;

@@ -300,7 +300,24 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
     let targets: BTreeSet<_> = repaired.iter().map(|line| text(line, "target")).collect();
     let workloads = ["DaemonSet/daemon", "Deployment/vain", "Deployment/web", "StatefulSet/state"];
     ensure!(repaired.len() == 6 && workloads.iter().all(|one| targets.contains(one)), "{repaired:?}");
-    trial.wait_for_metric("repairs_total", "result=\"evicted\"", 2.0).await
+    trial.wait_for_metric("repairs_total", "result=\"evicted\"", 2.0).await?;
+    for (owner, expected) in [
+        ("web", "Deployment/web restarted, since a pod of it runs without sidecar repaired"),
+        ("set", "ReplicaSet/set a pod of it was evicted, since it ran without sidecar repaired"),
+    ] {
+        wait_for(expected, async || {
+            let selector = format!("regarding.name={owner},reason=SidecarRepaired");
+            let of_owner = ["-n", "missed", "--field-selector", &selector];
+            let events = trial.at.get(&[&["events.events.k8s.io"], &of_owner[..]].concat()).await?;
+            let event = &events["items"][0];
+            Ok(format!("{}/{owner} {}", text(&event["regarding"], "kind"), text(event, "note")) == expected)
+        })
+        .await?;
+    }
+    // What kubectl describe looks for.
+    let described = trial.at.kubectl(&["describe", "deployment", "web", "-n", "missed"]).await?;
+    ensure!(described.contains("SidecarRepaired"), "{described}");
+    Ok(())
 }
 
 async fn what_would_change_nothing_is_left_alone(trial: &Trial) -> Result<()> {

@@ -7,7 +7,9 @@ use std::ops::Range;
 use super::places::{Lines, Part, Places};
 use super::problem::Step;
 use super::sections::{self, Section};
-use super::{Compiled, Definition, FieldPath, Kind, Place, Problem, ProblemCode, references, strict};
+use super::{
+    Compiled, Definition, FieldPath, Kind, PATCH_HEAD, Place, Problem, ProblemCode, references, strict,
+};
 use crate::fingerprint::fingerprint;
 use crate::json::Json;
 use crate::yaml::{self, Help};
@@ -212,25 +214,46 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
     let misspelt: HashSet<_> = problems.iter().filter_map(meant).collect();
     // A field that is there under a misspelt name is one problem, not two.
     problems.retain(|problem| problem.code != ProblemCode::MissingField || !misspelt.contains(&problem.path));
-    let definition = serde_json::from_str::<Definition>(&json.to_string());
-    match definition {
+    let decode = |json: &Json<'_>| serde_json::from_str::<Definition>(&json.to_string());
+    let definition = match decode(&json) {
         Ok(definition) if problems.is_empty() => {
             let written = json.get("spec").map(Json::to_string).unwrap_or_default();
             return Ok(Definition { fingerprint: fingerprint(&written), ..definition });
         }
-        // Good enough to be compiled: what is wrong with its expressions is said at the same time.
-        Ok(definition) => {
-            let mut more = Compiled::new(definition).err().unwrap_or_default();
-            let known: HashSet<_> = problems.iter().map(|problem| &problem.path).collect();
-            more.retain(|problem| !known.contains(&problem.path));
-            problems.extend(more);
+        Err(error) if problems.is_empty() => {
+            return Err(vec![Problem::new(ProblemCode::WrongType, FieldPath::default(), error.to_string())]);
         }
-        Err(_) if !problems.is_empty() => {}
-        Err(error) => {
-            problems.push(Problem::new(ProblemCode::WrongType, FieldPath::default(), error.to_string()));
-        }
+        definition => definition.or_else(|_| decode(&with_expressions(json))),
+    };
+    // Good enough to be compiled: what is wrong with its expressions is said at the same time.
+    if let Ok(definition) = definition {
+        let mut more = Compiled::new(definition).err().unwrap_or_default();
+        let known: HashSet<_> = problems.iter().map(|problem| &problem.path).collect();
+        more.retain(|problem| !known.contains(&problem.path));
+        problems.extend(more);
     }
     Err(problems)
+}
+
+/// What of a definition parameters and expressions are checked by. Nothing of the rest changes what is found in these.
+fn with_expressions(mut json: Json<'static>) -> Json<'static> {
+    let Some(spec) = json.get_mut("spec") else { return json };
+    retain(spec, |key| matches!(key, "parameters" | "selector" | "inject" | "patchContainers"));
+    if let Some(selector) = spec.get_mut("selector") {
+        retain(selector, |key| key == "matchConditions");
+    }
+    if let Some(Json::List(patches)) = spec.get_mut("patchContainers") {
+        for patch in patches {
+            retain(patch, |key| !PATCH_HEAD.contains(&key));
+        }
+    }
+    json
+}
+
+fn retain(json: &mut Json<'_>, is_kept: impl Fn(&str) -> bool) {
+    if let Json::Object(fields) = json {
+        fields.retain(|(key, _)| is_kept(key));
+    }
 }
 
 /// The field that an unknown one was meant to be.

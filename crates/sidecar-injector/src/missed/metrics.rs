@@ -9,9 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sidecar_engine::{Engine, Reason, State};
 
+use super::attempt::Outcome;
 use super::judge::NOT_INJECTED;
 use super::pods::Found;
-use super::repair::Outcome;
 
 type Labels<const COUNT: usize> = [(&'static str, String); COUNT];
 

@@ -8,13 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
 
 use super::Watchdog;
+use super::attempt::{Attempt, Candidate, Outcome};
 use super::mark::{Lacking, Mark, ONCE};
-use super::pods::{Key, Owner, Pods, Without};
+use super::pods::{Key, Pods, Without};
 use super::watch::{NO_ANSWER, PATIENCE};
-use super::workload::{self, Hindrance, Target};
 use crate::clock::Clock;
 
 /// A pod that may not be evicted now is asked about again after this.
@@ -30,36 +29,6 @@ const TURN: Duration = Duration::from_mins(10);
 /// it may not ask about what is made anew.
 const BEGIN: u32 = 3;
 const BEGIN_AT_LEAST: Duration = Duration::from_secs(10);
-
-/// What became of a repair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The owner makes all its pods anew.
-    Restarted,
-    /// The pod was evicted.
-    Evicted,
-    /// A disruption budget does not allow it now, or it would change nothing.
-    Refused,
-    /// Something else is in the way.
-    Failed,
-    /// It was tried for exactly this, and did not help.
-    Useless,
-}
-
-impl Outcome {
-    pub(super) const ALL: [Outcome; 5] =
-        [Outcome::Restarted, Outcome::Evicted, Outcome::Refused, Outcome::Failed, Outcome::Useless];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Restarted => "restarted",
-            Outcome::Evicted => "evicted",
-            Outcome::Refused => "refused",
-            Outcome::Failed => "failed",
-            Outcome::Useless => "useless",
-        }
-    }
-}
 
 /// What was done lately.
 #[derive(Debug, Default)]
@@ -89,28 +58,6 @@ struct Evictions {
     /// When the newest pod was made that was there before the first.
     before: SystemTime,
     last: SystemTime,
-}
-
-/// A pod that is to be made anew.
-#[derive(Debug)]
-pub(super) struct Candidate<'p> {
-    key: Key,
-    owner_key: Key,
-    owner: &'p Owner,
-    lacking: Lacking,
-    pod: &'p Without,
-}
-
-/// How a try went.
-#[derive(Debug)]
-enum Attempt {
-    /// Nothing is there any more, or somebody else is at it.
-    Nothing,
-    /// The owner was restarted, for which it has so long.
-    UnderWay(Duration),
-    Done(Outcome),
-    /// The owner is to be asked later.
-    Later,
 }
 
 /// The time between two repairs.
@@ -284,103 +231,6 @@ impl Evictions {
     }
 }
 
-impl<'p> Candidate<'p> {
-    /// None, for what nobody makes again, or nobody wants made again.
-    fn new(key: Key, pod: &'p Without) -> Option<Self> {
-        let owner = pod.owner.as_ref()?;
-        Some(Candidate { key, owner_key: owner.key, owner, lacking: pod.lacking?, pod })
-    }
-
-    async fn make_anew(&self, watchdog: &Watchdog, time: SystemTime) -> Attempt {
-        let Without { namespace, name, .. } = self.pod;
-        match Target::of(&watchdog.client, namespace, name, self.owner).await {
-            Ok(None) => Attempt::Nothing,
-            Ok(Some(target)) => self.make_target_anew(watchdog, &target, time).await,
-            Err(error) => self.failed(&error.to_string()),
-        }
-    }
-
-    async fn make_target_anew(&self, watchdog: &Watchdog, target: &Target, time: SystemTime) -> Attempt {
-        let (client, namespace) = (&watchdog.client, &self.pod.namespace);
-        let (outcome, result) = match target {
-            Target::Pod(name) => (Outcome::Evicted, workload::evict(client, namespace, name).await),
-            Target::Workload(kind, name) => {
-                let workload = match workload::read(client, namespace, kind, name).await {
-                    Ok(Some(workload)) => workload,
-                    Ok(None) => return Attempt::Nothing,
-                    Err(error) => return self.failed(&error.to_string()),
-                };
-                match workload::hindrance(&workload.data, self.pod.mark.as_ref(), self.lacking, time) {
-                    Some(Hindrance::UnderWay(time)) => return Attempt::UnderWay(time),
-                    Some(Hindrance::Needs(problem)) => {
-                        self.refused(target, problem);
-                        return Attempt::Later;
-                    }
-                    None => {}
-                }
-                let mark = Mark::new(self.lacking, time);
-                (Outcome::Restarted, workload::restart(client, namespace, kind, &workload, &mark).await)
-            }
-        };
-        match result {
-            Ok(()) => {
-                info!(
-                    event = "pod_repaired",
-                    namespace = self.pod.namespace,
-                    pod = self.pod.name,
-                    target = target.to_string(),
-                    result = outcome.as_str()
-                );
-                Attempt::Done(outcome)
-            }
-            // Somebody has changed it since it was read.
-            Err(kube::Error::Api(status)) if status.code == 409 => Attempt::Nothing,
-            // The API server's words for a disruption budget.
-            Err(kube::Error::Api(status)) if status.code == 429 => {
-                self.refused(target, &status.message);
-                Attempt::Done(Outcome::Refused)
-            }
-            Err(error) => self.failed(&error.to_string()),
-        }
-    }
-
-    fn refused(&self, target: &Target, problem: &str) {
-        let namespace = &*self.pod.namespace;
-        info!(event = "repair_refused", namespace, target = target.to_string(), problem);
-    }
-
-    fn failed(&self, problem: &str) -> Attempt {
-        let Without { namespace, name, .. } = self.pod;
-        let owner = self.owner.to_string();
-        warn!(event = "repair_failed", namespace, pod = name, owner, problem);
-        Attempt::Done(Outcome::Failed)
-    }
-
-    fn say_useless(&self) {
-        let Without { namespace, name, .. } = self.pod;
-        let definitions: Vec<_> = self.pod.wanted().map(|found| &*found.definition).collect();
-        warn!(
-            event = "repair_useless",
-            namespace,
-            pod = name,
-            owner = self.owner.to_string(),
-            definitions = definitions.join(","),
-            "it was made anew for this and goes without it all the same: see why the API server does not ask about it, or gets no answer"
-        );
-    }
-}
-
-impl Attempt {
-    /// What is counted.
-    fn outcome(&self) -> Option<Outcome> {
-        match self {
-            Attempt::Nothing | Attempt::UnderWay(_) => None,
-            Attempt::Later => Some(Outcome::Refused),
-            Attempt::Done(outcome) => Some(*outcome),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -388,7 +238,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
     use sidecar_engine::State;
 
-    use super::super::pods::{Found, hash, lacking};
+    use super::super::pods::{Found, Owner, hash, lacking};
     use super::*;
 
     /// Whatever the clock of this machine says.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, EvictParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -118,6 +119,28 @@ pub(super) async fn restart(
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let name = workload.metadata.name.as_deref().unwrap_or_default();
     apps(client, namespace, kind).patch(name, &parameters, &Patch::Merge(&patch)).await.map(drop)
+}
+
+/// As Events refer to it.
+pub(super) fn reference(kind: &str, name: &str, workload: &DynamicObject) -> OwnerReference {
+    OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        uid: workload.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    }
+}
+
+/// Who makes another pod when this one is gone; nothing where nobody does, or it is gone. All that is remembered of it is a hash.
+pub(super) async fn controller(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+) -> kube::Result<Option<OwnerReference>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let owners = api.get_metadata_opt(pod).await?.and_then(|pod| pod.metadata.owner_references);
+    Ok(owners.unwrap_or_default().into_iter().find(|owner| owner.controller == Some(true)))
 }
 
 /// Evicts a pod, as far as disruption budgets allow.

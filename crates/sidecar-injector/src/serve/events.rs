@@ -41,6 +41,8 @@ enum Kind {
     Skipped,
     /// Of a pod that runs already.
     Missing,
+    /// Such a pod is made anew.
+    Repaired,
 }
 
 impl Kind {
@@ -49,14 +51,27 @@ impl Kind {
             Kind::Injected => "SidecarInjected",
             Kind::Skipped => "SidecarInjectionSkipped",
             Kind::Missing => "SidecarMissing",
+            Kind::Repaired => "SidecarRepaired",
         }
     }
 
     fn severity(self) -> &'static str {
         match self {
-            Kind::Injected => "Normal",
+            Kind::Injected | Kind::Repaired => "Normal",
             Kind::Skipped | Kind::Missing => "Warning",
         }
+    }
+
+    fn action(self) -> &'static str {
+        match self {
+            Kind::Injected | Kind::Skipped | Kind::Missing => "Inject",
+            Kind::Repaired => "Repair",
+        }
+    }
+
+    /// Whether it is about pods that run, and not about a review.
+    fn is_of_running(self) -> bool {
+        matches!(self, Kind::Missing | Kind::Repaired)
     }
 }
 
@@ -129,18 +144,15 @@ impl Events {
         text: &str,
     ) -> bool {
         let note = match owner {
-            Some(owner) => Note {
-                namespace: namespace.to_owned(),
-                api_version: owner.api_version.clone(),
-                object_kind: owner.kind.clone(),
-                name: owner.name.clone(),
-                uid: Some(owner.uid.clone()),
-                kind: Kind::Missing,
-                text: format!("a pod of it {text}"),
-            },
+            Some(owner) => Note::about_owner(namespace, owner, Kind::Missing, format!("a pod of it {text}")),
             None => Note::about_pod(namespace, pod, uid, Kind::Missing, text.to_owned()),
         };
         self.leave(&self.missing, note)
+    }
+
+    /// Notes on whoever makes pods that it makes some anew. Where there is no room for it, the log alone has it: it does not happen again.
+    pub(crate) fn repaired(&self, namespace: &str, owner: &OwnerReference, text: String) {
+        self.leave(&self.missing, Note::about_owner(namespace, owner, Kind::Repaired, text));
     }
 
     fn leave(&self, queue: &mpsc::Sender<Note>, note: Note) -> bool {
@@ -170,6 +182,18 @@ impl Note {
         })
     }
 
+    fn about_owner(namespace: &str, owner: &OwnerReference, kind: Kind, text: String) -> Self {
+        Note {
+            namespace: namespace.to_owned(),
+            api_version: owner.api_version.clone(),
+            object_kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: Some(owner.uid.clone()),
+            kind,
+            text,
+        }
+    }
+
     fn about_pod(namespace: &str, name: &str, uid: Option<String>, kind: Kind, text: String) -> Self {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Note { namespace, api_version: "v1".to_owned(), object_kind: "Pod".to_owned(), name, uid, kind, text }
@@ -190,7 +214,7 @@ impl Note {
         let stem = self.name.get(..self.name.floor_char_boundary(220)).unwrap_or_default();
         let name = format!("{stem}.{:x}", now.as_nanosecond());
         DynamicObject::new(&name, &resource()).within(&self.namespace).data(json!({
-            "action": "Inject",
+            "action": self.kind.action(),
             "eventTime": MicroTime(now),
             "note": self.text,
             "reason": self.kind.reason(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Kind, Note};
+use super::Note;
 
 /// How long what happens again is only counted.
 pub(super) const QUIET: Duration = Duration::from_mins(10);
@@ -50,9 +50,9 @@ impl Ledger {
     /// Remembers an Event that was written. Where there are too many, the one of its sort that was written first is forgotten: should
     /// it happen again, it is an Event of its own.
     pub(super) fn remember(&mut self, note: Note, name: String, now: Instant) {
-        let is_missing = note.kind == Kind::Missing;
-        let limit = if is_missing { REMEMBERED_MISSING } else { REMEMBERED };
-        let of_its_sort = self.series.iter().filter(|(note, _)| (note.kind == Kind::Missing) == is_missing);
+        let is_of_running = note.kind.is_of_running();
+        let limit = if is_of_running { REMEMBERED_MISSING } else { REMEMBERED };
+        let of_its_sort = self.series.iter().filter(|(note, _)| note.kind.is_of_running() == is_of_running);
         if of_its_sort.clone().count() >= limit
             && let Some((first, _)) = of_its_sort.min_by_key(|(_, series)| series.written)
         {
@@ -101,6 +101,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::events::Kind;
     use crate::serve::events::tests::note;
 
     /// All counts that are due, written or not.
@@ -148,6 +149,7 @@ mod tests {
     fn pods_that_run_have_a_share_and_the_first_ones_are_forgotten() {
         let (mut ledger, start) = (Ledger::default(), Instant::now());
         ledger.remember(note(Kind::Skipped, "a"), String::new(), start);
+        ledger.remember(note(Kind::Repaired, "a"), String::new(), start);
         for number in 0..2 * REMEMBERED_MISSING {
             let now = start + Duration::from_millis(number.try_into().unwrap());
             ledger.remember(note(Kind::Missing, &number.to_string()), String::new(), now);

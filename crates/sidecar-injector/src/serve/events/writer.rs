@@ -72,6 +72,14 @@ impl Writer {
         self.missing.try_recv().ok()
     }
 
+    /// The same, for who only leaves notes.
+    #[cfg(test)]
+    pub(crate) fn next_missing_shown(&mut self) -> Option<String> {
+        let Note { namespace, api_version, object_kind, name, uid, kind, text } = self.next_missing()?;
+        let (uid, severity, reason) = (uid.unwrap_or_default(), kind.severity(), kind.reason());
+        Some(format!("{namespace} {api_version} {object_kind}/{name} {uid} {severity} {reason}: {text}"))
+    }
+
     /// Writes, as long as it is polled.
     pub(crate) async fn write(mut self, client: Client) {
         let mut sweep = interval(SWEEP);
