@@ -122,8 +122,8 @@ impl Watchdog {
 
     /// Whether this replica, as far as it knows, answers what the API server asks.
     fn is_reached(&self) -> bool {
-        let distrust = || self.certificate.as_ref()?.problem();
-        self.readiness.reason().or_else(distrust).is_none()
+        let is_taken = self.certificate.as_ref().is_none_or(|certificate| certificate.is_taken());
+        is_taken && self.readiness.reason().is_none()
     }
 }
 

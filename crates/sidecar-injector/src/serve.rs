@@ -130,9 +130,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
-    let makes_certificates = config.certificates.as_ref().is_some_and(CertificateSource::needs_cluster);
+    let certificate_needs_cluster =
+        config.certificates.as_ref().is_some_and(CertificateSource::needs_cluster);
     let reports = config.events || config.probe.is_some();
-    let needs_cluster = config.sources.need_cluster() || makes_certificates || reports;
+    let needs_cluster = config.sources.need_cluster() || certificate_needs_cluster || reports;
     let client = if needs_cluster { Some(cluster::client().await?) } else { None };
     let loading = config.sources.load(client.clone())?;
     let mut registry = metrics::registry();

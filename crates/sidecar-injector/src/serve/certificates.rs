@@ -17,7 +17,7 @@ mod secret;
 mod trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -126,9 +126,18 @@ impl CertificateSource {
 #[derive(Debug)]
 pub(crate) struct Serving {
     current: ArcSwap<Served>,
-    /// Why the API server cannot be expected to take it; nothing when it can.
-    distrust: Mutex<Option<String>>,
+    standing: Mutex<Standing>,
     metrics: Metrics,
+}
+
+/// What the API server can be expected to make of it, as far as it is known.
+#[derive(Debug, Default)]
+struct Standing {
+    /// What is wrong with the certificate itself.
+    problem: Option<String>,
+    /// Why webhooks do not trust it.
+    distrust: Option<String>,
+    was_taken: bool,
 }
 
 #[derive(Debug)]
@@ -150,7 +159,10 @@ impl Serving {
         let serving = Serving {
             metrics: Metrics::default(),
             current: ArcSwap::from_pointee(served),
-            distrust: Mutex::new(distrust.map(ToOwned::to_owned)),
+            standing: Mutex::new(Standing {
+                distrust: distrust.map(ToOwned::to_owned),
+                ..Standing::default()
+            }),
         };
         serving.metrics.expires("leaf", serving.details().not_after);
         Ok(Arc::new(serving))
@@ -169,14 +181,30 @@ impl Serving {
         self.current.load().details.clone()
     }
 
-    /// Says whether the API server can be expected to take the certificate, as far as it is known.
-    fn trusted(&self, distrust: Option<String>) {
-        *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = distrust;
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the API server would not take the certificate; nothing when it would.
+    /// Says what is wrong with the certificate itself, and why webhooks do not trust it.
+    fn judge(&self, problem: Option<String>, distrust: Option<String>) {
+        self.metrics.in_sync.set(i64::from(distrust.is_none()));
+        let mut standing = self.standing();
+        let was_taken = standing.was_taken || (problem.is_none() && distrust.is_none());
+        *standing = Standing { problem, distrust, was_taken };
+    }
+
+    /// Why not to be ready. Webhooks that trust it no more are no reason: who takes all replicas out of service because a bundle was
+    /// cleared makes it worse.
     pub(crate) fn problem(&self) -> Option<String> {
-        self.distrust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let standing = self.standing();
+        let distrust = standing.distrust.as_ref().filter(|_| !standing.was_taken);
+        standing.problem.as_ref().or(distrust).cloned()
+    }
+
+    /// Whether the API server takes it now, as far as it is known.
+    pub(crate) fn is_taken(&self) -> bool {
+        let standing = self.standing();
+        standing.problem.is_none() && standing.distrust.is_none()
     }
 
     /// TLS 1.2 and 1.3 with the certificate that is current at each handshake.
@@ -258,5 +286,31 @@ impl Metrics {
     fn expires(&self, role: &'static str, not_after: SystemTime) {
         let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         self.not_after.get_or_create(&[("role", role)]).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_ready_stays_so_when_webhooks_change_and_others_know_better() {
+        let now = SystemTime::now();
+        let authority = authority::Authority::make(Duration::from_hours(1), now).unwrap();
+        let leaf = authority.issue(&["a".to_owned()], Duration::from_mins(1), now).unwrap();
+        let serving = Serving::new(&leaf.pair, Some("not seen")).unwrap();
+        let some = |text: &str| Some(text.to_owned());
+        // What is wrong with itself hides that nobody trusts it, and does not make it trusted.
+        for (problem, distrust, not_ready, is_taken) in [
+            (some("expired"), None, some("expired"), false),
+            (None, some("distrust"), some("distrust"), false),
+            (None, None, None, true),
+            (None, some("distrust"), None, false),
+            (some("expired"), some("distrust"), some("expired"), false),
+            (None, some("distrust"), None, false),
+        ] {
+            serving.judge(problem, distrust);
+            assert_eq!((serving.problem(), serving.is_taken()), (not_ready, is_taken));
+        }
     }
 }

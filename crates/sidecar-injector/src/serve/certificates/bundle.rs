@@ -4,6 +4,7 @@
 //! with them, and so does a replica that could not read the Secret.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -11,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::{Value, json};
@@ -37,43 +38,29 @@ const WRITE: Duration = Duration::from_secs(10);
 /// How long to wait between two writes then.
 const TRUCE: Duration = Duration::from_secs(5);
 
-/// Why a certificate is not verified.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Distrust {
-    #[error("there are no CA certificates")]
-    NoAuthorities,
-    #[error("{0}: {1}")]
-    NoName(String, rustls::pki_types::InvalidDnsNameError),
-    #[error("{0}")]
-    NoVerifier(#[from] VerifierBuilderError),
-    #[error("{0}")]
-    NotVerified(rustls::Error),
-}
-
-/// Checks a certificate as the API server does, with those that are served along with it.
+/// Checks a certificate as the API server does.
 pub(super) fn verify<'a>(
     roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
     certificate: &CertificateDer<'_>,
-    chain: &[CertificateDer<'_>],
     names: impl IntoIterator<Item = &'a str>,
     now: SystemTime,
-) -> Result<(), Distrust> {
+) -> Result<(), String> {
     let mut store = RootCertStore::empty();
     for root in roots {
         // One that cannot be read is one that verifies nothing.
         let _ = store.add(root.clone());
     }
     if store.is_empty() {
-        return Err(Distrust::NoAuthorities);
+        return Err("there are no CA certificates".to_owned());
     }
     let provider = aws_lc_rs::default_provider().into();
-    let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider).build()?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
     let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     for name in names {
-        let server_name =
-            ServerName::try_from(name).map_err(|error| Distrust::NoName(name.to_owned(), error))?;
-        let verified = verifier.verify_server_cert(certificate, chain, &server_name, &[], now);
-        verified.map_err(Distrust::NotVerified)?;
+        let server_name = ServerName::try_from(name).map_err(|error| format!("{name}: {error}"))?;
+        let verified = verifier.verify_server_cert(certificate, &[], &server_name, &[], now);
+        verified.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -121,6 +108,8 @@ struct Configuration {
     seen: watch::Receiver<Seen<DynamicObject>>,
     /// The webhooks as they were last looked at; none where there is no such object, nothing while that is not known.
     webhooks: Option<Vec<Webhook>>,
+    /// Whether it may not be looked at.
+    is_forbidden: bool,
     written: Vec<Instant>,
     said: Option<String>,
 }
@@ -137,10 +126,13 @@ impl Bundles {
         let configurations = names.iter().map(|(kind, name)| {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
             let seen = object::watch(api.clone(), name.clone(), kind.as_str());
-            let (kind, name) = (*kind, name.clone());
-            Configuration { kind, name, api, seen, webhooks: None, written: Vec::new(), said: None }
+            Configuration::new(*kind, name.clone(), api, seen)
         });
-        Bundles { configurations: configurations.collect(), present: HashMap::new(), others: HashMap::new() }
+        Self::of(configurations.collect())
+    }
+
+    fn of(configurations: Vec<Configuration>) -> Self {
+        Bundles { configurations, present: HashMap::new(), others: HashMap::new() }
     }
 
     /// Waits until one of the configurations is another than it was.
@@ -157,11 +149,12 @@ impl Bundles {
     pub(super) fn look(&mut self, ours: &[CertificateDer<'static>]) {
         for configuration in &mut self.configurations {
             let seen = configuration.seen.borrow_and_update().clone();
+            configuration.is_forbidden = matches!(seen, Seen::Forbidden);
             configuration.webhooks = match seen {
                 Seen::Present(object) => Some(webhooks(&object)),
                 // Nobody is called by it, so nobody has to trust us.
                 Seen::Missing => Some(Vec::new()),
-                Seen::Unknown => None,
+                Seen::Unknown | Seen::Forbidden => None,
             };
         }
         let now = Instant::now();
@@ -193,36 +186,32 @@ impl Bundles {
         now: SystemTime,
     ) -> Option<String> {
         for configuration in &self.configurations {
-            let place =
-                |what: &str| format!("{} {}: {what}", configuration.kind.as_str(), configuration.name);
-            let Some(webhooks) = &configuration.webhooks else { return Some(place("not seen so far")) };
+            let Some(webhooks) = &configuration.webhooks else { return Some(configuration.unseen()) };
             for webhook in webhooks {
                 let names = names.iter().map(String::as_str);
-                if let Err(problem) = verify(&webhook.bundle, certificate, &[], names, now) {
-                    return Some(place(&format!(
-                        "the caBundle of {} does not verify it: {problem}",
-                        webhook.name
-                    )));
+                if let Err(problem) = verify(&webhook.bundle, certificate, names, now) {
+                    return Some(configuration.refusal(webhook, &problem));
                 }
             }
         }
         None
     }
 
-    /// Whether every configuration has been seen, if only to be missing.
-    pub(super) fn are_seen(&self) -> bool {
-        self.configurations.iter().all(|configuration| configuration.webhooks.is_some())
-    }
-
-    /// The bundle of each webhook that has been seen, with the words for it.
-    pub(super) fn all(&self) -> impl Iterator<Item = (String, &[CertificateDer<'static>])> {
-        self.configurations.iter().flat_map(|configuration| {
-            let Configuration { kind, name, webhooks, .. } = configuration;
-            let place = format!("{} {name}", kind.as_str());
-            let webhooks = webhooks.iter().flatten();
-            webhooks
-                .map(move |webhook| (format!("{place}: the caBundle of {}", webhook.name), &*webhook.bundle))
-        })
+    /// The same for a certificate that others look after, and `refused`, which says why a bundle does not verify it. What may not be
+    /// looked at says nothing.
+    pub(super) fn distrust_of_others<E: Display>(
+        &self,
+        refused: impl Fn(&[CertificateDer<'static>]) -> Option<E>,
+    ) -> Option<String> {
+        let refusal = self.configurations.iter().find_map(|configuration| {
+            configuration
+                .webhooks
+                .iter()
+                .flatten()
+                .find_map(|webhook| Some(configuration.refusal(webhook, &refused(&webhook.bundle)?)))
+        });
+        let is_unseen = |it: &&Configuration| it.webhooks.is_none() && !it.is_forbidden;
+        refusal.or_else(|| self.configurations.iter().find(is_unseen).map(Configuration::unseen))
     }
 
     /// Whether a CA certificate has been in all bundles for so long.
@@ -277,6 +266,25 @@ impl Bundles {
 }
 
 impl Configuration {
+    fn new(
+        kind: ConfigurationKind,
+        name: String,
+        api: Api<DynamicObject>,
+        seen: watch::Receiver<Seen<DynamicObject>>,
+    ) -> Self {
+        let (webhooks, is_forbidden) = (None, false);
+        Configuration { kind, name, api, seen, webhooks, is_forbidden, written: Vec::new(), said: None }
+    }
+
+    fn unseen(&self) -> String {
+        format!("{} {}: not seen so far", self.kind.as_str(), self.name)
+    }
+
+    fn refusal(&self, webhook: &Webhook, problem: &impl Display) -> String {
+        let (kind, webhook) = (self.kind.as_str(), &webhook.name);
+        format!("{kind} {}: the caBundle of {webhook} does not verify it: {problem}", self.name)
+    }
+
     /// Applies the bundle to every webhook, and nothing else.
     async fn write(&mut self, wanted: Vec<(String, Vec<CertificateDer<'static>>)>) -> bool {
         self.written.retain(|at| at.elapsed() < FIGHT_TIME);
@@ -345,4 +353,19 @@ fn webhooks(configuration: &DynamicObject) -> Vec<Webhook> {
         Some(Webhook { name, bundle })
     });
     webhooks.collect()
+}
+
+#[cfg(test)]
+impl Bundles {
+    /// Of configurations that are seen as somebody says. Its client wants a runtime.
+    pub(super) fn shown(
+        seen: impl IntoIterator<Item = (ConfigurationKind, watch::Receiver<Seen<DynamicObject>>)>,
+    ) -> Self {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+        let configurations = seen.into_iter().map(|(kind, seen)| {
+            let api = Api::all_with(client.clone(), &kind.resource());
+            Configuration::new(kind, "injector".to_owned(), api, seen)
+        });
+        Self::of(configurations.collect())
+    }
 }

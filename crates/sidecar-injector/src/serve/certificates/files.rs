@@ -133,8 +133,8 @@ impl CertificateFiles {
         {
             warn!(event = "certificate_unusable", problem, "the API server will not take it");
         }
-        let distrust = trust.and_then(|trust| trust.look(serving, self.name.as_ref(), now));
-        serving.trusted(problem.or(distrust));
+        let distrust = trust.and_then(|trust| trust.look(&serving.current.load().key.cert, now));
+        serving.judge(problem, distrust);
     }
 }
 

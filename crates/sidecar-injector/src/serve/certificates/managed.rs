@@ -110,7 +110,7 @@ impl Managed {
             // Nothing is done by a clock that nobody has compared: what it makes would be shared by those whose clocks are right.
             _ if !self.clock.is_set() => Agreement::Unknown,
             // Nor without knowing what the others serve, or every start would be a rotation.
-            Seen::Unknown => Agreement::Unknown,
+            Seen::Unknown | Seen::Forbidden => Agreement::Unknown,
             Seen::Missing => {
                 let ManagedSettings { namespace, secret, .. } = &self.settings;
                 self.say(&format!(
@@ -226,19 +226,12 @@ impl Managed {
         }
         self.serving.metrics.expires("ca", held.authority.details.not_after);
         let distrust = is_trusted(&self.serving.details().der);
-        self.serving.metrics.in_sync.set(i64::from(distrust.is_none()));
-        // Once ready it stays ready: who takes all replicas out of service because a bundle was cleared makes it worse, and
-        // it is put back within a moment.
-        let before = self.serving.problem();
-        if distrust.is_none() || before.is_some() {
-            if let Some(problem) = distrust.as_ref().filter(|problem| Some(*problem) != before.as_ref()) {
-                info!(
-                    event = "not_trusted_yet",
-                    problem, "not ready until every webhook trusts the certificate"
-                );
-            }
-            self.serving.trusted(distrust);
+        if let (Some(problem), Some(before)) = (&distrust, self.serving.problem())
+            && *problem != before
+        {
+            info!(event = "not_trusted_yet", problem, "not ready until every webhook trusts the certificate");
         }
+        self.serving.judge(None, distrust);
     }
 
     /// Once for each kind of trouble.

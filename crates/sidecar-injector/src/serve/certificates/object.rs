@@ -23,6 +23,8 @@ const WATCH_SECONDS: u32 = 280;
 pub(super) enum Seen<K> {
     /// Nothing yet.
     Unknown,
+    /// Nothing, and that will not change by itself: the right is missing.
+    Forbidden,
     /// It is not there.
     Missing,
     /// As it was last seen.
@@ -57,6 +59,15 @@ where
                 }
             }
             Err(error) => {
+                if matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                    seen.send_if_modified(|seen| {
+                        let is_news = matches!(seen, Seen::Unknown);
+                        if is_news {
+                            *seen = Seen::Forbidden;
+                        }
+                        is_news
+                    });
+                }
                 let problem = error.to_string();
                 if said.as_ref() != Some(&problem) {
                     warn!(event = "watch_failed", kind, name, problem, "keeping what is known");

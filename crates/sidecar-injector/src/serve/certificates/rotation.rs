@@ -238,7 +238,7 @@ fn is_good(leaf: &Leaf, names: &[String], now: SystemTime) -> bool {
 
 fn is_signed_by(leaf: &Leaf, authority: &Authority, now: SystemTime) -> bool {
     let names = leaf.details.names.iter().map(String::as_str);
-    super::bundle::verify([&authority.details.der], &leaf.details.der, &[], names, now).is_ok()
+    super::bundle::verify([&authority.details.der], &leaf.details.der, names, now).is_ok()
 }
 
 #[cfg(test)]
