@@ -148,15 +148,16 @@ mod tests {
 
     #[test]
     fn what_our_library_does_not_read_is_no_refusal() {
-        // openssl req -x509 -newkey rsa:1024 -nodes -subj /CN=ours -days 36500 -keyout /dev/null
-        let short = pem::parse(include_str!("testdata/rsa-1024.pem")).unwrap();
-        let short = CertificateDer::from(short.into_contents());
-        let (ours, other) = (authority("ours", None), authority("other", None));
-        let leaf = leaf(&ours);
+        // A CA with such a key (openssl req -x509 -newkey rsa:1024 -days 36500), and what it signed (openssl x509 -req -CA).
+        let short = pem::parse_many(include_str!("testdata/rsa-1024.pem")).unwrap();
+        let [short, signed] = &short[..] else { panic!("two certificates") };
+        let [short, signed] = [short, signed].map(|pem| CertificateDer::from(pem.contents().to_vec()));
+        let other = authority("other", None);
+        assert!(refused(&[&other.der], &[&signed]).is_some());
         let nonsense = CertificateDer::from(vec![0x30, 0]);
         for doubtful in [&short, &nonsense] {
-            assert!(refused(&[doubtful], &[&leaf]).is_none());
-            assert!(refused(&[&other.der, doubtful], &[&leaf]).is_none());
+            assert!(refused(&[doubtful], &[&signed]).is_none());
+            assert!(refused(&[&other.der, doubtful], &[&signed]).is_none());
         }
     }
 
