@@ -189,7 +189,8 @@ spec:
 
     fn judged_text(text: &str) -> (Pods, String) {
         let mut pods = Pods::default();
-        let waiting = Waiting { key: hash("web"), namespace: "shop".into(), name: "web".into() };
+        let waiting =
+            Waiting { key: hash("web"), namespace: "shop".into(), name: "web".into(), awaited: None };
         let log = Arc::new(Mutex::new(Vec::new()));
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || Log(writer.clone())).finish();

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sidecar_engine::{State, fingerprint};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::mark::{Lacking, Mark};
@@ -47,6 +48,8 @@ pub(super) struct Waiting {
     pub(super) key: Key,
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
+    /// Since when its namespace has been waited for.
+    pub(super) awaited: Option<Instant>,
 }
 
 /// One that goes without something. There may be as many of them as there are pods.
@@ -171,7 +174,8 @@ impl Pods {
         let is_same = self.known.insert(key, version) == Some(version);
         // Whether one that goes without has come to its end is in its status, which is not watched.
         if (!is_same || self.without.contains_key(&key)) && self.queued.insert(key) {
-            self.waiting.push_back(Waiting { key, namespace: namespace.into(), name: name.into() });
+            let (namespace, name) = (namespace.into(), name.into());
+            self.waiting.push_back(Waiting { key, namespace, name, awaited: None });
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) const NO_ANSWER: &str = "the API server does not answer";
 
+/// How long the pods of a namespace that nobody knows wait for it.
+const NAMESPACE: Duration = Duration::from_secs(5);
+
 /// How often what has changed is shown.
 const SHOW: Duration = Duration::from_millis(500);
 
@@ -130,9 +133,12 @@ impl Watchdog {
 
     /// Looks at the next pod that waits for it.
     async fn look(&self, pods: &mut Pods) {
-        let Some(waiting) = pods.next() else { return };
+        let Some(mut waiting) = pods.next() else { return };
         // A pod may come with its namespace, and the watch of namespaces be the slower one.
-        if self.settings.knows_namespaces && self.namespaces.get(&waiting.namespace).is_none() {
+        if self.settings.knows_namespaces
+            && self.namespaces.get(&waiting.namespace).is_none()
+            && waiting.awaited.get_or_insert_with(Instant::now).elapsed() < NAMESPACE
+        {
             return pods.postpone(waiting);
         }
         let request = Request::new(Pod::url_path(&(), Some(&waiting.namespace)))
@@ -192,6 +198,12 @@ mod tests {
         let start = Instant::now();
         watchdog.look(&mut pods).await;
         assert!(start.elapsed().is_zero() && pods.is_waiting());
+        // Not for ever.
+        tokio::time::advance(NAMESPACE).await;
+        let start = Instant::now();
+        watchdog.look(&mut pods).await;
+        assert!(!start.elapsed().is_zero() && pods.is_waiting());
+        let start = Instant::now();
         watchdog.namespaces = Arc::new(NamespaceMap::of([Namespace::unknown("shop")]));
         watchdog.look(&mut pods).await;
         assert!(!start.elapsed().is_zero() && pods.is_waiting());
