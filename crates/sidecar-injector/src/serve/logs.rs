@@ -31,7 +31,7 @@ const MESSAGES_LENGTH: usize = 400;
 /// Beyond so many bytes a list in a line goes no further: thousands of lines may wait.
 const LISTS_LENGTH: usize = 1000;
 
-/// The client's own word on every answer that is an error, which we say once and with what it means. Who names it in the level hears it.
+/// The client's own word on every answer that is an error, which we say once and with what it means.
 const SILENCED: &str = "kube_client::client::builder=off";
 
 /// Writes what is waiting when it is dropped, and knows how many lines were lost.
@@ -70,6 +70,11 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
 }
 
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    // Who asks for everything, or for what the client says, hears it.
+    let wants_it = level.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::DEBUG);
+    if wants_it || level.contains("kube_client") {
+        return EnvFilter::try_new(level);
+    }
     EnvFilter::try_new(format!("{SILENCED},{level}"))
 }
 
@@ -221,7 +226,7 @@ mod tests {
     #[test]
     fn what_the_client_says_of_errors_is_logged_for_those_who_name_it() {
         for (level, expected) in
-            [("info", false), ("debug", false), ("info,kube_client::client::builder=error", true)]
+            [("info", false), ("info,hyper=debug", false), ("debug", true), ("info,kube_client=debug", true)]
         {
             let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
             tracing::subscriber::with_default(subscriber, || {
