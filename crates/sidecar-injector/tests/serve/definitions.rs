@@ -162,7 +162,7 @@ async fn a_config_map_is_swapped_under_load_without_a_failed_or_a_mixed_answer()
 
     swap(folder.path(), "deleted", &generation("deleted")[..1]);
     wait_for_images(&server, &["image:deleted"]).await;
-    assert_eq!(server.logged("definition_removed")[0]["definition"], "second");
+    assert_eq!(server.wait_for_log("definition_removed")["definition"], "second");
     swap(folder.path(), "6", &generation("6"));
     wait_for_images(&server, &["image:6", "image:6"]).await;
     assert!(load.stop().await > 100);
@@ -220,7 +220,7 @@ async fn what_is_deleted_stops_and_what_is_broken_goes_on_as_it_was() {
 
     std::fs::remove_file(folder.path().join("b.yml")).unwrap();
     wait_for_images(&server, &["a:3"]).await;
-    assert_eq!(server.logged("definition_removed")[0]["definition"], "b");
+    assert_eq!(server.wait_for_log("definition_removed")["definition"], "b");
     std::fs::remove_file(folder.path().join("a.yaml")).unwrap();
     wait_for_images(&server, &[]).await;
 
