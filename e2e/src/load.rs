@@ -230,6 +230,13 @@ impl Load {
         }
         let client = at.cluster.client_as(&format!("system:serviceaccount:{account}"))?;
         let creator = Arc::new(Creator::new(&client, &places));
+        for pods in [&creator.open, &creator.required] {
+            wait_for("the right to create pods", async || {
+                let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+                Ok(pods.create(&dry_run, &serde_json::from_value(labelled_pod("probe"))?).await.is_ok())
+            })
+            .await?;
+        }
         let mut started = JoinSet::new();
         for number in 0..count {
             let creator = Arc::clone(&creator);

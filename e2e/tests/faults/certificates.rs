@@ -239,24 +239,45 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     let to_provided = "--force-conflicts --set certificates.mode=provided --set certificates.provided.secretName=kubernetes-sidecar-injector-certs";
     let to_own_alone = "--reset-then-reuse-values --set-file certificates.provided.caBundle=ca.crt";
     let to_helm = page.commands("--force-conflicts --set certificates.mode=helm")?;
-    let forgotten = format!("! ({})", to_helm.replace("--force-conflicts", "").trim());
-    let forgotten = format!("{forgotten}\nsleep 8\n{to_helm}");
     let to_self_managed = page.commands("--set certificates=null")?;
     for (name, commands) in [
         ("Certificate mode: `selfManaged` → `provided`", page.commands(to_provided)?),
         ("one's own CA alone", page.commands(to_own_alone)?),
         ("`provided` → `selfManaged`", to_self_managed),
-        // Helm 4 applies everything but the webhooks: the new replicas see that nobody trusts them.
-        ("`selfManaged` → `helm`, at first without `--force-conflicts`", &*forgotten),
+        (FORGOTTEN, to_helm),
         ("`helm` → `selfManaged`", to_self_managed),
         ("`selfManaged`, once more", UPGRADE),
     ] {
         let load = Load::start(at).await?;
+        if name == FORGOTTEN {
+            old_replicas_serve_on(at, &page, &commands.replace("--force-conflicts", "")).await?;
+        }
         page.run(at, commands).await?;
         settled(at, 2).await?;
         record(load.finish(name).await?).expect_nothing_lost()?;
     }
     at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-certs", "-n", "default"]).await.map(drop)
+}
+
+const FORGOTTEN: &str = "`selfManaged` → `helm`, at first without `--force-conflicts`";
+
+/// Helm 4 applies everything but the webhooks then: the new replica sees that nobody trusts it, and goes on waiting.
+async fn old_replicas_serve_on(at: &Installation, page: &Page, commands: &str) -> Result<()> {
+    let refused = page.run(at, commands).await.err().context("the upgrade should have been refused")?;
+    ensure!(format!("{refused:#}").contains("sidecar-injector"), "{refused:#}");
+    let unready = || anyhow::Ok(at.cluster.fake_node()?.running().into_iter().filter(|it| !it.ready));
+    let distrust = |log: &std::path::Path| {
+        std::fs::read_to_string(log).unwrap_or_default().contains("\"not_trusted_yet\"")
+    };
+    wait_for("a new replica that sees that it is not trusted", async || {
+        Ok(unready()?.any(|it| distrust(&it.log)))
+    })
+    .await?;
+    // Longer than one needs to become ready.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let ready = at.cluster.fake_node()?.running().into_iter().filter(|it| it.ready);
+    ensure!(unready()?.count() == 1 && ready.count() == 2, "the new replica does not wait");
+    Ok(())
 }
 
 /// docs/certificates.md, and a folder to follow it in.

@@ -20,7 +20,9 @@ const SLOW_CLIENTS: usize = 700;
 /// No limit of the injector's costs a pod, and no call meets the API server's time limit.
 pub(crate) async fn a_thousand_pods_at_once(at: &Installation) -> Result<()> {
     for _ in 0..short_or_long(1, 5) {
-        record(Load::burst(at, "1,000 pods at the same time", 1000).await?).expect_nothing_lost()?;
+        let report = record(Load::burst(at, "1,000 pods at the same time", 1000).await?);
+        report.expect_nothing_lost()?;
+        ensure!(report.injected == report.attempts, "the API server turned some away: {report}");
         recovered(at).await?;
     }
     Ok(())
