@@ -119,7 +119,10 @@ app.kubernetes.io/component: test
 {{- end }}
 {{- end }}
 
-{{/* Not empty if it looks whether the webhooks trust its certificate. */}}
+{{/*
+Not empty if it looks whether the webhooks trust its certificate. With a certificate from files only where it watches the cluster anyway: so who takes
+the watch away has an injector without any right, and without a token.
+*/}}
 {{- define "kubernetes-sidecar-injector.seesWebhooks" -}}
 {{- if or .Values.definitionResources.watch (eq .Values.certificates.mode "selfManaged") }}
 {{- true }}
