@@ -223,6 +223,8 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
         Err(error) if problems.is_empty() => {
             return Err(vec![Problem::new(ProblemCode::WrongType, FieldPath::default(), error.to_string())]);
         }
+        // What the expressions may refer to is not known.
+        _ if misspelt.contains(&FieldPath::of("spec").field("parameters")) => return Err(problems),
         definition => definition.or_else(|_| decode(&with_expressions(json))),
     };
     // Good enough to be compiled: what is wrong with its expressions is said at the same time.
@@ -237,8 +239,18 @@ fn definition(json: Json<'static>, options: ReadOptions) -> Result<Definition, V
 
 /// What of a definition parameters and expressions are checked by. Nothing of the rest changes what is found in these.
 fn with_expressions(mut json: Json<'static>) -> Json<'static> {
+    retain(&mut json, |key| key != "metadata");
+    if let Json::Object(fields) = &mut json {
+        let name = Json::Object(vec![("name".into(), Json::Text("unnamed".into()))]);
+        fields.push(("metadata".into(), name));
+    }
     let Some(spec) = json.get_mut("spec") else { return json };
-    retain(spec, |key| matches!(key, "parameters" | "selector" | "inject" | "patchContainers"));
+    let has_selector = matches!(spec.get("selector"), Some(Json::Object(_)));
+    retain(spec, |key| match key {
+        "parameters" | "inject" | "patchContainers" => true,
+        "selector" => has_selector,
+        _ => false,
+    });
     if let Some(selector) = spec.get_mut("selector") {
         retain(selector, |key| key == "matchConditions");
     }
