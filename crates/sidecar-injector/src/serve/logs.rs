@@ -71,8 +71,11 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
 
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     // Who asks for everything, or for what the client says, hears it.
-    let wants_it = level.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::DEBUG);
-    if wants_it || level.contains("kube_client") {
+    let wants_it = |part: &str| {
+        let is_debug = part.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::DEBUG);
+        is_debug || part.starts_with("kube")
+    };
+    if level.split(',').any(wants_it) {
         return EnvFilter::try_new(level);
     }
     EnvFilter::try_new(format!("{SILENCED},{level}"))
@@ -225,9 +228,14 @@ mod tests {
 
     #[test]
     fn what_the_client_says_of_errors_is_logged_for_those_who_name_it() {
-        for (level, expected) in
-            [("info", false), ("info,hyper=debug", false), ("debug", true), ("info,kube_client=debug", true)]
-        {
+        for (level, expected) in [
+            ("info", false),
+            ("info,hyper=debug", false),
+            ("debug", true),
+            ("hyper=info,debug", true),
+            ("info,kube=debug", true),
+            ("info,kube_client=debug", true),
+        ] {
             let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
             tracing::subscriber::with_default(subscriber, || {
                 assert_eq!(
