@@ -142,6 +142,16 @@ mod tests {
     use crate::Arguments;
     use crate::arguments::Command;
 
+    #[tokio::test]
+    async fn who_is_ready_and_not_trusted_any_more_is_not_reached() {
+        let mut watchdog = judge::tests::watchdog("");
+        assert!(watchdog.is_reached());
+        let certificate = Serving::fallen_out();
+        assert_eq!(certificate.problem(), None);
+        watchdog.certificate = Some(certificate);
+        assert!(!watchdog.is_reached());
+    }
+
     #[test]
     fn what_the_labels_of_namespaces_decide_is_not_looked_for_without_them() {
         for (setting, expected) in [

@@ -264,10 +264,10 @@ const FORGOTTEN: &str = "`selfManaged` → `helm`, at first without `--force-con
 /// Helm 4 applies everything but the webhooks then: the new replica sees that nobody trusts it, and goes on waiting.
 async fn old_replicas_serve_on(at: &Installation, page: &Page, commands: &str) -> Result<()> {
     let refused = page.run(at, commands).await.err().context("the upgrade should have been refused")?;
-    ensure!(format!("{refused:#}").contains("sidecar-injector"), "{refused:#}");
+    ensure!(format!("{refused:#}").contains("with \"sidecar-injector\""), "{refused:#}");
     let unready = || anyhow::Ok(at.cluster.fake_node()?.running().into_iter().filter(|it| !it.ready));
     let distrust = |log: &std::path::Path| {
-        std::fs::read_to_string(log).unwrap_or_default().contains("\"not_trusted_yet\"")
+        std::fs::read_to_string(log).unwrap_or_default().contains("does not verify it")
     };
     wait_for("a new replica that sees that it is not trusted", async || {
         Ok(unready()?.any(|it| distrust(&it.log)))

@@ -302,8 +302,14 @@ async fn they_are_repaired(trial: &Trial) -> Result<()> {
     ensure!(repaired.len() == 6 && workloads.iter().all(|one| targets.contains(one)), "{repaired:?}");
     trial.wait_for_metric("repairs_total", "result=\"evicted\"", 2.0).await?;
     for (owner, expected) in [
-        ("web", "Deployment/web restarted, since a pod of it runs without sidecar repaired"),
-        ("set", "ReplicaSet/set a pod of it was evicted, since it ran without sidecar repaired"),
+        (
+            "web",
+            "Deployment/web restarted, since a pod of it does not have sidecar repaired as it is defined now",
+        ),
+        (
+            "set",
+            "ReplicaSet/set a pod of it was evicted, since it did not have sidecar repaired as it is defined now",
+        ),
     ] {
         wait_for(expected, async || {
             let selector = format!("regarding.name={owner},reason=SidecarRepaired");

@@ -137,9 +137,13 @@ impl<'p> Candidate<'p> {
         let definitions = self.definitions(", ");
         match outcome {
             Outcome::Evicted => {
-                format!("a pod of it was evicted, since it ran without sidecar {definitions}")
+                format!(
+                    "a pod of it was evicted, since it did not have sidecar {definitions} as it is defined now"
+                )
             }
-            _ => format!("restarted, since a pod of it runs without sidecar {definitions}"),
+            _ => format!(
+                "restarted, since a pod of it does not have sidecar {definitions} as it is defined now"
+            ),
         }
     }
 
@@ -242,8 +246,18 @@ mod tests {
     #[tokio::test]
     async fn whoever_makes_pods_anew_has_an_event_that_says_for_what() {
         for (kind, controls, expected) in [
-            ("StatefulSet", true, Some("restarted, since a pod of it runs without sidecar logs, proxy")),
-            ("ReplicaSet", true, Some("a pod of it was evicted, since it ran without sidecar logs, proxy")),
+            (
+                "StatefulSet",
+                true,
+                Some("restarted, since a pod of it does not have sidecar logs, proxy as it is defined now"),
+            ),
+            (
+                "ReplicaSet",
+                true,
+                Some(
+                    "a pod of it was evicted, since it did not have sidecar logs, proxy as it is defined now",
+                ),
+            ),
             // It would not be made again.
             ("ReplicaSet", false, None),
         ] {

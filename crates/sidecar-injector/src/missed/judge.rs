@@ -71,11 +71,17 @@ impl Watchdog {
         if is_over || is_another || head.metadata.deletion_timestamp.is_some() {
             return pods.is_fine(waiting.key);
         }
-        let not_asked = self.settings.asked.remedy(&head.metadata, known.as_deref());
+        let asked = &self.settings.asked;
+        let is_unknown = self.settings.knows_namespaces && known.is_none();
+        let not_asked = asked.remedy(&head.metadata, known.as_deref()).map(|remedy| ("NotAsked", remedy));
+        let unknown = Reason::NamespaceUnknown;
+        let obstacle = not_asked.or_else(|| {
+            (is_unknown && asked.needs_namespaces()).then(|| (unknown.code(), unknown.explanation().into()))
+        });
         let without = standings.into_iter().filter(|standing| standing.state != State::Present);
-        let is_kept_up = head.spec.is_kept_up();
+        let may_be_repaired = head.spec.is_kept_up() && !is_unknown;
         let (found, messages): (Vec<_>, Vec<_>) =
-            without.map(|standing| found(standing, not_asked.as_deref(), is_kept_up)).unzip();
+            without.map(|standing| found(standing, obstacle.as_ref(), may_be_repaired)).unzip();
         if found.is_empty() {
             return pods.is_fine(waiting.key);
         }
@@ -103,12 +109,17 @@ impl Watchdog {
     }
 }
 
-/// What a pod goes without of a definition, and what is to be said about it.
-fn found(standing: Standing<'_>, not_asked: Option<&str>, is_kept_up: bool) -> (Found, String) {
+/// What a pod goes without of a definition, and what is to be said about it. `obstacle` is why the API server may not ask about the pod:
+/// a reason and its explanation.
+fn found(
+    standing: Standing<'_>,
+    obstacle: Option<&(&'static str, Cow<'_, str>)>,
+    may_be_repaired: bool,
+) -> (Found, String) {
     let Standing { definition, state, reason, detail, would_be_injected, repairs, fingerprint } = standing;
-    let not_asked = not_asked.filter(|_| would_be_injected);
-    let (reason, message) = match (not_asked, state, reason) {
-        (Some(remedy), State::Missing, _) => ("NotAsked", Cow::Borrowed(remedy)),
+    let obstacle = obstacle.filter(|_| would_be_injected);
+    let (reason, message) = match (obstacle, state, reason) {
+        (Some((reason, explanation)), State::Missing, _) => (*reason, Cow::Borrowed(&**explanation)),
         (None, State::Missing, Reason::Injected) => (
             NOT_INJECTED,
             "nothing in the pod or the definition is in the way: the definition is younger than the pod, or the API server got no answer when it was made".into(),
@@ -124,7 +135,7 @@ fn found(standing: Standing<'_>, not_asked: Option<&str>, is_kept_up: bool) -> (
         ),
         (_, _, reason) => (reason.code(), detail.unwrap_or(Cow::Borrowed(reason.explanation()))),
     };
-    let is_repairable = repairs && is_kept_up && would_be_injected && not_asked.is_none();
+    let is_repairable = repairs && may_be_repaired && would_be_injected && obstacle.is_none();
     let found = Found { definition: short(&definition).into(), state, reason, is_repairable, fingerprint };
     (found, printable(&message))
 }
@@ -144,7 +155,7 @@ pub(super) mod tests {
     use super::super::pods::hash;
     use super::*;
     use crate::Arguments;
-    use crate::arguments::Command;
+    use crate::arguments::{Command, WebhookScope};
     use crate::sources::Sources;
 
     /// One with these definitions, who reaches no API server. Its client wants a runtime.
@@ -187,15 +198,17 @@ spec:
         judged_text(&json!({"metadata": metadata, "spec": spec}).to_string())
     }
 
+    fn waiting() -> Waiting {
+        Waiting { key: hash("web"), namespace: "shop".into(), name: "web".into(), awaited: None }
+    }
+
     fn judged_text(text: &str) -> (Pods, String) {
         let mut pods = Pods::default();
-        let waiting =
-            Waiting { key: hash("web"), namespace: "shop".into(), name: "web".into(), awaited: None };
         let log = Arc::new(Mutex::new(Vec::new()));
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || Log(writer.clone())).finish();
         tracing::subscriber::with_default(subscriber, || {
-            watchdog(DEFINITION).judge(&mut pods, &waiting, text);
+            watchdog(DEFINITION).judge(&mut pods, &waiting(), text);
         });
         let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
         (pods, log)
@@ -248,6 +261,26 @@ spec:
             let spec = json!({"containers": [{"name": "app", "image": "app:1"}], "restartPolicy": policy});
             let (pods, _) = judged(&json!({}), &spec);
             assert_eq!(pods.without()[&hash("web")].lacking.is_some(), expected, "{policy}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_known_of_a_namespace_is_no_reason_to_make_pods_anew() {
+        let metadata = json!({"name": "web", "namespace": "shop", "uid": "web"});
+        let text = json!({"metadata": metadata, "spec": {"containers": [{"name": "app", "image": "app:1"}]}});
+        for (scope, knows_namespaces, reason, is_repairable) in [
+            (WebhookScope::All, false, NOT_INJECTED, true),
+            (WebhookScope::All, true, NOT_INJECTED, false),
+            (WebhookScope::Namespaces, true, "NamespaceUnknown", false),
+            (WebhookScope::Requested, true, "NotAsked", false),
+        ] {
+            let mut watchdog = watchdog(DEFINITION);
+            watchdog.settings.knows_namespaces = knows_namespaces;
+            watchdog.settings.asked.scope = Some(scope);
+            let mut pods = Pods::default();
+            watchdog.judge(&mut pods, &waiting(), &text.to_string());
+            let [found] = &*pods.without()[&hash("web")].found else { panic!("{scope:?}") };
+            assert_eq!((found.reason, found.is_repairable), (reason, is_repairable), "{scope:?}");
         }
     }
 

@@ -135,9 +135,32 @@ pub(crate) struct Serving {
 struct Standing {
     /// What is wrong with the certificate itself.
     problem: Option<String>,
-    /// Why webhooks do not trust it.
-    distrust: Option<String>,
+    distrust: Option<Distrust>,
     was_taken: bool,
+}
+
+/// Why webhooks do not trust a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Distrust {
+    /// Whom they trust has not been seen yet.
+    Unseen(String),
+    /// They trust nobody at all. Whoever writes the first `caBundle` may wait for this replica to be ready.
+    Nobody(String),
+    /// They trust others.
+    Refused(String),
+}
+
+impl Distrust {
+    fn text(&self) -> &str {
+        match self {
+            Distrust::Unseen(text) | Distrust::Nobody(text) | Distrust::Refused(text) => text,
+        }
+    }
+
+    /// Whether a replica that was never trusted waits for the end of it.
+    fn is_waited_for(&self) -> bool {
+        !matches!(self, Distrust::Nobody(_))
+    }
 }
 
 #[derive(Debug)]
@@ -154,15 +177,12 @@ impl ResolvesServerCert for Serving {
 
 impl Serving {
     /// Begins with this certificate. `distrust` says why the API server does not take it yet.
-    fn new(pair: &Pair, distrust: Option<&str>) -> Result<Arc<Self>, CertificateError> {
+    fn new(pair: &Pair, distrust: Option<Distrust>) -> Result<Arc<Self>, CertificateError> {
         let served = Served::new(pair)?;
         let serving = Serving {
             metrics: Metrics::default(),
             current: ArcSwap::from_pointee(served),
-            standing: Mutex::new(Standing {
-                distrust: distrust.map(ToOwned::to_owned),
-                ..Standing::default()
-            }),
+            standing: Mutex::new(Standing { distrust, ..Standing::default() }),
         };
         serving.metrics.expires("leaf", serving.details().not_after);
         Ok(Arc::new(serving))
@@ -186,10 +206,13 @@ impl Serving {
     }
 
     /// Says what is wrong with the certificate itself, and why webhooks do not trust it.
-    fn judge(&self, problem: Option<String>, distrust: Option<String>) {
-        self.metrics.in_sync.set(i64::from(distrust.is_none()));
+    fn judge(&self, problem: Option<String>, distrust: Option<Distrust>) {
+        // What has not been seen is told by other means.
+        let is_in_sync = distrust.as_ref().is_none_or(|distrust| matches!(distrust, Distrust::Unseen(_)));
+        self.metrics.in_sync.set(i64::from(is_in_sync));
         let mut standing = self.standing();
-        let was_taken = standing.was_taken || (problem.is_none() && distrust.is_none());
+        let is_ready = problem.is_none() && !distrust.as_ref().is_some_and(Distrust::is_waited_for);
+        let was_taken = standing.was_taken || is_ready;
         *standing = Standing { problem, distrust, was_taken };
     }
 
@@ -197,8 +220,9 @@ impl Serving {
     /// cleared makes it worse.
     pub(crate) fn problem(&self) -> Option<String> {
         let standing = self.standing();
-        let distrust = standing.distrust.as_ref().filter(|_| !standing.was_taken);
-        standing.problem.as_ref().or(distrust).cloned()
+        let distrust = standing.distrust.as_ref();
+        let distrust = distrust.filter(|distrust| !standing.was_taken && distrust.is_waited_for());
+        standing.problem.clone().or_else(|| Some(distrust?.text().to_owned()))
     }
 
     /// Whether the API server takes it now, as far as it is known.
@@ -290,6 +314,20 @@ impl Metrics {
 }
 
 #[cfg(test)]
+impl Serving {
+    /// One that is ready, and whom no webhook trusts any more.
+    pub(crate) fn fallen_out() -> Arc<Self> {
+        let now = SystemTime::now();
+        let authority = authority::Authority::make(Duration::from_hours(1), now).unwrap();
+        let leaf = authority.issue(&["a".to_owned()], Duration::from_mins(1), now).unwrap();
+        let serving = Serving::new(&leaf.pair, None).unwrap();
+        serving.judge(None, None);
+        serving.judge(None, Some(Distrust::Refused("refused".to_owned())));
+        serving
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -298,19 +336,29 @@ mod tests {
         let now = SystemTime::now();
         let authority = authority::Authority::make(Duration::from_hours(1), now).unwrap();
         let leaf = authority.issue(&["a".to_owned()], Duration::from_mins(1), now).unwrap();
-        let serving = Serving::new(&leaf.pair, Some("not seen")).unwrap();
         let some = |text: &str| Some(text.to_owned());
-        // What is wrong with itself hides that nobody trusts it, and does not make it trusted.
-        for (problem, distrust, not_ready, is_taken) in [
-            (some("expired"), None, some("expired"), false),
-            (None, some("distrust"), some("distrust"), false),
-            (None, None, None, true),
-            (None, some("distrust"), None, false),
-            (some("expired"), some("distrust"), some("expired"), false),
-            (None, some("distrust"), None, false),
-        ] {
-            serving.judge(problem, distrust);
-            assert_eq!((serving.problem(), serving.is_taken()), (not_ready, is_taken));
+        let unseen = || Some(Distrust::Unseen("unseen".to_owned()));
+        let nobody = || Some(Distrust::Nobody("nobody".to_owned()));
+        let refused = || Some(Distrust::Refused("refused".to_owned()));
+        for first in [None, nobody()] {
+            let serving = Serving::new(&leaf.pair, unseen()).unwrap();
+            assert_eq!(serving.problem(), some("unseen"));
+            // What is wrong with itself hides that nobody trusts it, and does not make it trusted.
+            for (problem, distrust, not_ready, is_taken, is_in_sync) in [
+                (some("expired"), None, some("expired"), false, 1),
+                (some("expired"), nobody(), some("expired"), false, 0),
+                (None, unseen(), some("unseen"), false, 1),
+                (None, refused(), some("refused"), false, 0),
+                (None, first.clone(), None, first.is_none(), i64::from(first.is_none())),
+                (None, refused(), None, false, 0),
+                (some("expired"), refused(), some("expired"), false, 0),
+                (None, unseen(), None, false, 1),
+                (None, nobody(), None, false, 0),
+            ] {
+                serving.judge(problem, distrust);
+                let expected = (not_ready, is_taken, is_in_sync);
+                assert_eq!((serving.problem(), serving.is_taken(), serving.metrics.in_sync.get()), expected);
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! with them, and so does a replica that could not read the Secret.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use super::Distrust;
 use super::authority::Details;
 use super::object::{self, Seen};
 use super::secret::FIELD_MANAGER;
@@ -117,8 +117,20 @@ struct Configuration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Webhook {
     name: String,
-    /// Not even PEM: nothing.
+    /// Nothing, where it is no PEM.
     bundle: Vec<CertificateDer<'static>>,
+    trusted: Trusted,
+}
+
+/// Whom the API server trusts at a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trusted {
+    /// Who is in the bundle.
+    Bundle,
+    /// Others as well: there is no bundle, so that its own CA certificates count, or one that it may read better than we do.
+    Others,
+    /// There is no bundle, and no public CA signs the name of a Service.
+    Nobody,
 }
 
 impl Bundles {
@@ -199,19 +211,30 @@ impl Bundles {
 
     /// The same for a certificate that others look after, and `refused`, which says why a bundle does not verify it. What may not be
     /// looked at says nothing.
-    pub(super) fn distrust_of_others<E: Display>(
+    pub(super) fn distrust_of_others(
         &self,
-        refused: impl Fn(&[CertificateDer<'static>]) -> Option<E>,
-    ) -> Option<String> {
-        let refusal = self.configurations.iter().find_map(|configuration| {
-            configuration
-                .webhooks
-                .iter()
-                .flatten()
-                .find_map(|webhook| Some(configuration.refusal(webhook, &refused(&webhook.bundle)?)))
-        });
-        let is_unseen = |it: &&Configuration| it.webhooks.is_none() && !it.is_forbidden;
-        refusal.or_else(|| self.configurations.iter().find(is_unseen).map(Configuration::unseen))
+        refused: impl Fn(&[CertificateDer<'static>]) -> Option<String>,
+    ) -> Option<Distrust> {
+        let (mut unseen, mut nobody) = (None, None);
+        for configuration in &self.configurations {
+            if configuration.webhooks.is_none() && !configuration.is_forbidden {
+                unseen.get_or_insert_with(|| configuration.unseen());
+            }
+            for webhook in configuration.webhooks.iter().flatten() {
+                match webhook.trusted {
+                    Trusted::Bundle => {
+                        if let Some(problem) = refused(&webhook.bundle) {
+                            return Some(Distrust::Refused(configuration.refusal(webhook, &problem)));
+                        }
+                    }
+                    Trusted::Nobody => {
+                        nobody.get_or_insert_with(|| configuration.refusal(webhook, "there is none"));
+                    }
+                    Trusted::Others => {}
+                }
+            }
+        }
+        unseen.map(Distrust::Unseen).or_else(|| nobody.map(Distrust::Nobody))
     }
 
     /// Whether a CA certificate has been in all bundles for so long.
@@ -280,7 +303,7 @@ impl Configuration {
         format!("{} {}: not seen so far", self.kind.as_str(), self.name)
     }
 
-    fn refusal(&self, webhook: &Webhook, problem: &impl Display) -> String {
+    fn refusal(&self, webhook: &Webhook, problem: &str) -> String {
         let (kind, webhook) = (self.kind.as_str(), &webhook.name);
         format!("{kind} {}: the caBundle of {webhook} does not verify it: {problem}", self.name)
     }
@@ -348,9 +371,16 @@ fn webhooks(configuration: &DynamicObject) -> Vec<Webhook> {
     let webhooks = webhooks.filter_map(|webhook| {
         let name = webhook.get("name")?.as_str()?.to_owned();
         let bundle = webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str).unwrap_or_default();
-        let pem = STANDARD.decode(bundle).ok().and_then(|pem| pem::parse_many(pem).ok()).unwrap_or_default();
-        let bundle = pem.into_iter().map(|pem| CertificateDer::from(pem.into_contents())).collect();
-        Some(Webhook { name, bundle })
+        let pem = STANDARD.decode(bundle).ok().and_then(|pem| pem::parse_many(pem).ok());
+        let has_service = webhook.pointer("/clientConfig/service").is_some();
+        let trusted = match &pem {
+            _ if bundle.is_empty() && has_service => Trusted::Nobody,
+            Some(_) if !bundle.is_empty() => Trusted::Bundle,
+            _ => Trusted::Others,
+        };
+        let certificates = pem.unwrap_or_default().into_iter();
+        let bundle = certificates.map(|pem| CertificateDer::from(pem.into_contents())).collect();
+        Some(Webhook { name, bundle, trusted })
     });
     webhooks.collect()
 }

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::Serving;
 use super::authority::CertificateError;
 use super::bundle::{Bundles, ConfigurationKind};
 use super::object::{self, Seen};
 use super::rotation::{Certificates, Lifetimes, Situation, Step, Stored};
 use super::secret;
+use super::{Distrust, Serving};
 use crate::clock::Clock;
 
 /// How often to look without anything having happened, at least.
@@ -73,7 +73,8 @@ impl Managed {
         let mut clock = Clock::new(client.clone());
         clock.refresh().await;
         let held = Certificates::make(&settings.lifetimes, &settings.names, clock.now())?;
-        let serving = Serving::new(&held.leaf.pair, Some("the webhook configuration was not seen so far"))?;
+        let unseen = Distrust::Unseen("the webhook configuration was not seen so far".to_owned());
+        let serving = Serving::new(&held.leaf.pair, Some(unseen))?;
         serving.metrics.sees_bundle.store(true, Ordering::Relaxed);
         serving.metrics.makes_certificates.store(true, Ordering::Relaxed);
         serving.metrics.expires("ca", held.authority.details.not_after);
@@ -231,7 +232,7 @@ impl Managed {
         {
             info!(event = "not_trusted_yet", problem, "not ready until every webhook trusts the certificate");
         }
-        self.serving.judge(None, distrust);
+        self.serving.judge(None, distrust.map(Distrust::Refused));
     }
 
     /// Once for each kind of trouble.

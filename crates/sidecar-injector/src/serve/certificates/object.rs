@@ -9,11 +9,17 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 /// How long to wait before a missing object, or a cluster that cannot be reached, is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long to wait for an answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the API server refuses before it counts: after its own start, and after that of a role, it does so for a while.
+const REFUSES: Duration = Duration::from_secs(10);
 
 /// How long a watch lasts before the object is read anew.
 const WATCH_SECONDS: u32 = 280;
@@ -23,7 +29,7 @@ const WATCH_SECONDS: u32 = 280;
 pub(super) enum Seen<K> {
     /// Nothing yet.
     Unknown,
-    /// Nothing, and that will not change by itself: the right is missing.
+    /// Nothing, and that does not change by itself: the right is missing.
     Forbidden,
     /// It is not there.
     Missing,
@@ -46,10 +52,12 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
     let mut said: Option<String> = None;
+    let mut refused_since: Option<Instant> = None;
     while !seen.is_closed() {
         let began = Instant::now();
         match look(api, name, seen).await {
             Ok(()) => {
+                refused_since = None;
                 if said.take().is_some() {
                     info!(event = "watch_recovered", kind, name, "watching again");
                 }
@@ -59,7 +67,9 @@ where
                 }
             }
             Err(error) => {
-                if matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                if !matches!(&error, kube::Error::Api(status) if status.code == 403) {
+                    refused_since = None;
+                } else if refused_since.get_or_insert(began).elapsed() >= REFUSES {
                     seen.send_if_modified(|seen| {
                         let is_news = matches!(seen, Seen::Unknown);
                         if is_news {
@@ -84,7 +94,9 @@ async fn look<K>(api: &Api<K>, name: &str, seen: &watch::Sender<Seen<K>>) -> Res
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    let Some(object) = api.get_opt(name).await? else {
+    let answer = timeout(ANSWER, api.get_opt(name)).await;
+    let Some(object) = answer.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into())))?
+    else {
         seen.send_replace(Seen::Missing);
         sleep(ASK_AGAIN).await;
         return Ok(());
@@ -109,4 +121,67 @@ where
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::Client;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What an API server answers all the time.
+    fn body(status: StatusCode) -> String {
+        let object = match status {
+            StatusCode::NOT_FOUND => json!({"kind": "Status", "code": 404, "reason": "NotFound"}),
+            StatusCode::OK => json!({"metadata": {"name": "it", "resourceVersion": "1"}}),
+            _ => {
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status.as_u16(), "message": "no"})
+            }
+        };
+        object.to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_counts_when_it_lasts_and_takes_nothing_back() {
+        let status = Arc::new(AtomicU16::new(403));
+        let answer = {
+            let status = Arc::clone(&status);
+            move || {
+                let status = StatusCode::from_u16(status.load(Ordering::Relaxed)).unwrap();
+                async move { (status, body(status)) }
+            }
+        };
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let receiver = watch::<Secret>(Api::namespaced(client, "default"), "it".to_owned(), "Secret");
+        let seen = async |code: u16, seconds: u64| {
+            status.store(code, Ordering::Relaxed);
+            sleep(Duration::from_secs(seconds)).await;
+            match *receiver.borrow() {
+                Seen::Unknown => "unknown",
+                Seen::Forbidden => "forbidden",
+                Seen::Missing => "missing",
+                Seen::Present(_) => "present",
+            }
+        };
+        for (code, seconds, expected) in [
+            (403, 8, "unknown"),
+            // Whatever else is wrong says nothing of rights.
+            (401, 20, "unknown"),
+            (500, 20, "unknown"),
+            (403, 8, "unknown"),
+            (403, 5, "forbidden"),
+            (200, 3, "present"),
+            (403, 20, "present"),
+            (404, 3, "missing"),
+            (403, 20, "missing"),
+        ] {
+            assert_eq!(seen(code, seconds).await, expected, "{code}");
+        }
+    }
 }

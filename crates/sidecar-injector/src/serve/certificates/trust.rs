@@ -11,9 +11,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
-use tracing::warn;
+use tracing::{info, warn};
 use x509_parser::public_key::PublicKey;
 
+use super::Distrust;
+use super::authority::Details;
 use super::bundle::{Bundles, ConfigurationKind};
 
 /// Bits of the RSA keys that our library reads. Signatures of others it calls wrong.
@@ -22,7 +24,7 @@ const RSA: RangeInclusive<usize> = 2048..=8192;
 /// What is known of the webhooks that call this process.
 pub(super) struct Trust {
     bundles: Bundles,
-    said: Option<String>,
+    said: Option<Distrust>,
 }
 
 impl Trust {
@@ -36,14 +38,28 @@ impl Trust {
     }
 
     /// Why the API server does not take what is served, a certificate and its chain, or why that is not known yet.
-    pub(super) fn look(&mut self, served: &[CertificateDer<'static>], now: SystemTime) -> Option<String> {
+    pub(super) fn look(&mut self, served: &[CertificateDer<'static>], now: SystemTime) -> Option<Distrust> {
         self.bundles.look(&[]);
-        let problem = self.bundles.distrust_of_others(|bundle| refusal(bundle, served, now));
-        if let Some(problem) = problem.as_ref().filter(|problem| self.said.as_ref() != Some(problem)) {
-            warn!(event = "not_trusted_yet", problem, "a replica that starts now is not ready");
+        let distrust = self.bundles.distrust_of_others(|bundle| refusal(bundle, served, now));
+        if self.said != distrust {
+            self.say(distrust.as_ref());
         }
-        self.said.clone_from(&problem);
-        problem
+        distrust
+    }
+
+    fn say(&mut self, distrust: Option<&Distrust>) {
+        match distrust {
+            // Why, is said where it is looked at.
+            Some(Distrust::Unseen(_)) => return,
+            Some(Distrust::Nobody(problem)) => {
+                warn!(event = "not_trusted_yet", problem, "nothing is injected until something writes it");
+            }
+            Some(Distrust::Refused(problem)) => {
+                warn!(event = "not_trusted_yet", problem, "a replica that starts now is not ready");
+            }
+            None => info!(event = "trusted", "every webhook trusts the certificate"),
+        }
+        self.said = distrust.cloned();
     }
 }
 
@@ -53,22 +69,34 @@ fn refusal(
     bundle: &[CertificateDer<'static>],
     served: &[CertificateDer<'static>],
     now: SystemTime,
-) -> Option<Error> {
+) -> Option<String> {
     let (certificate, chain) = served.split_first()?;
-    // Without a bundle the API server's own CA certificates count. One that is its own CA need not be a CA.
-    if bundle.is_empty() || bundle.contains(certificate) || !bundle.iter().chain(served).all(is_understood) {
+    // One that is its own CA need not be a CA.
+    if bundle.contains(certificate) || !bundle.iter().chain(served).all(is_understood) {
         return None;
     }
     let mut roots = RootCertStore::empty();
-    let (_, unreadable) = roots.add_parsable_certificates(bundle.iter().cloned());
+    // The API server looks at the dates of a root as well, our library does not.
+    let (valid, invalid): (Vec<_>, Vec<_>) = bundle.iter().cloned().partition(|root| is_valid(root, now));
+    let (_, unreadable) = roots.add_parsable_certificates(valid);
     let parsed = ParsedCertificate::try_from(certificate).ok().filter(|_| unreadable == 0)?;
     let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     let verified = verify_server_cert_signed_by_trust_anchor(&parsed, &roots, chain, now, algorithms.all);
-    verified.err().filter(|error| {
-        use CertificateError::{BadSignature, UnknownIssuer};
-        matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature))
-    })
+    match verified {
+        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Some(match invalid.len() {
+            0 => "none of its CA certificates signed it".to_owned(),
+            _ => "none of its CA certificates that are valid now signed it".to_owned(),
+        }),
+        Err(error @ Error::InvalidCertificate(CertificateError::BadSignature)) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+fn is_valid(certificate: &CertificateDer<'static>, now: SystemTime) -> bool {
+    // One whose dates we cannot read may have good ones.
+    let details = Details::of(certificate.clone()).ok();
+    details.is_none_or(|details| (details.not_before..=details.not_after).contains(&now))
 }
 
 /// Whether our library reads it, and its key.
@@ -119,22 +147,50 @@ mod tests {
         params.signed_by(&KeyPair::generate().unwrap(), &by.issuer).unwrap().der().clone()
     }
 
-    fn refused(bundle: &[&CertificateDer<'static>], served: &[&CertificateDer<'static>]) -> Option<Error> {
+    fn refused(bundle: &[&CertificateDer<'static>], served: &[&CertificateDer<'static>]) -> Option<String> {
+        refused_at(SystemTime::now(), bundle, served)
+    }
+
+    fn refused_at(
+        now: SystemTime,
+        bundle: &[&CertificateDer<'static>],
+        served: &[&CertificateDer<'static>],
+    ) -> Option<String> {
         let owned =
             |all: &[&CertificateDer<'static>]| all.iter().map(|der| (*der).clone()).collect::<Vec<_>>();
-        refusal(&owned(bundle), &owned(served), SystemTime::now())
+        refusal(&owned(bundle), &owned(served), now)
     }
 
     #[test]
-    fn a_bundle_that_has_another_ca_does_not_verify_and_one_that_is_empty_says_nothing() {
+    fn a_bundle_that_has_another_ca_or_none_does_not_verify() {
         let (ours, other, of_our_name) =
             (authority("ours", None), authority("other", None), authority("ours", None));
         let leaf = leaf(&ours);
         let is_refused = |bundle: &[&CertificateDer<'static>]| refused(bundle, &[&leaf]).is_some();
-        assert!(is_refused(&[&other.der]) && is_refused(&[&of_our_name.der]));
-        for good in [&[&ours.der][..], &[&other.der, &ours.der], &[], &[&other.der, &leaf]] {
+        for bad in [&[][..], &[&other.der], &[&of_our_name.der]] {
+            assert!(is_refused(bad));
+        }
+        for good in [&[&ours.der][..], &[&other.der, &ours.der], &[&other.der, &leaf]] {
             assert!(!is_refused(good));
         }
+    }
+
+    #[test]
+    fn a_ca_that_has_expired_does_not_verify_and_a_new_one_of_its_key_does() {
+        let (old, new) = (authority("ours", None), authority("ours", None));
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "ours");
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let ends = SystemTime::from(params.not_after);
+        let expiring = params.self_signed(old.issuer.key()).unwrap().der().clone();
+        let leaf = leaf(&old);
+        let day = Duration::from_hours(24);
+        assert_eq!(refused_at(ends - day, &[&expiring], &[&leaf]), None);
+        let problem = refused_at(ends + day, &[&expiring], &[&leaf]).unwrap();
+        assert_eq!(problem, "none of its CA certificates that are valid now signed it");
+        assert!(refused_at(ends + day, &[&expiring, &new.der], &[&leaf]).is_some());
+        assert_eq!(refused_at(ends + day, &[&expiring, &old.der], &[&leaf]), None);
     }
 
     #[test]
@@ -165,36 +221,58 @@ mod tests {
     async fn what_is_seen_counts_and_what_is_not_is_waited_for_unless_the_right_is_missing() {
         let (ours, other) = (authority("ours", None), authority("other", None));
         let served = [leaf(&ours)];
-        let present = |ca: &CertificateDer<'static>| {
-            let bundle = STANDARD.encode(pem::encode(&pem::Pem::new("CERTIFICATE", ca.to_vec())));
+        let client = |config: serde_json::Value| {
             let mut object = DynamicObject::new(
                 "injector",
                 &kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
             );
-            object.data = json!({"webhooks": [{"name": "pods", "clientConfig": {"caBundle": bundle}}]});
+            object.data = json!({"webhooks": [{"name": "pods", "clientConfig": config}]});
             Seen::Present(Arc::new(object))
         };
+        let with = |bundle: &str| client(json!({"caBundle": STANDARD.encode(bundle), "service": {}}));
+        let present =
+            |ca: &CertificateDer<'static>| with(&pem::encode(&pem::Pem::new("CERTIFICATE", ca.to_vec())));
         let (mutating, validating) = (watch::Sender::new(Seen::Unknown), watch::Sender::new(Seen::Unknown));
         let bundles = Bundles::shown([
             (ConfigurationKind::Mutating, mutating.subscribe()),
             (ConfigurationKind::Validating, validating.subscribe()),
         ]);
         let mut trust = Trust { bundles, said: None };
-        let mut look = || trust.look(&served, SystemTime::now()).unwrap_or_default();
-        assert!(look().contains("MutatingWebhookConfiguration injector: not seen so far"));
+        let mut look = || trust.look(&served, SystemTime::now());
+        let unseen = "MutatingWebhookConfiguration injector: not seen so far";
+        let does_not = |problem: &str| {
+            format!(
+                "ValidatingWebhookConfiguration injector: the caBundle of pods does not verify it: {problem}"
+            )
+        };
+        let signed = does_not("none of its CA certificates signed it");
+        assert_eq!(look(), Some(Distrust::Unseen(unseen.to_owned())));
         validating.send_replace(present(&other.der));
-        assert!(
-            look()
-                .contains("ValidatingWebhookConfiguration injector: the caBundle of pods does not verify it")
-        );
-        validating.send_replace(present(&ours.der));
-        assert!(look().contains("MutatingWebhookConfiguration injector: not seen so far"));
-        for fine in [Seen::Forbidden, Seen::Missing, present(&ours.der)] {
-            mutating.send_replace(fine);
-            assert_eq!(look(), "");
+        assert_eq!(look(), Some(Distrust::Refused(signed.clone())));
+        for certain_soon in [present(&ours.der), client(json!({"service": {}}))] {
+            validating.send_replace(certain_soon);
+            assert_eq!(look(), Some(Distrust::Unseen(unseen.to_owned())));
         }
-        mutating.send_replace(present(&other.der));
-        assert!(look().contains("does not verify it"));
+        mutating.send_replace(present(&ours.der));
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----";
+        for (seen, expected) in [
+            (Seen::Forbidden, None),
+            (Seen::Missing, None),
+            (present(&ours.der), None),
+            (present(&other.der), Some(Distrust::Refused(signed.clone()))),
+            (with("no PEM"), Some(Distrust::Refused(signed))),
+            // The API server may find more in it.
+            (with(broken), None),
+            (
+                client(json!({"caBundle": "", "service": {}})),
+                Some(Distrust::Nobody(does_not("there is none"))),
+            ),
+            // A public CA may have signed it.
+            (client(json!({"url": "https://injector.example.com"})), None),
+        ] {
+            validating.send_replace(seen);
+            assert_eq!(look(), expected);
+        }
         // It wakes whoever waits.
         validating.send_replace(Seen::Missing);
         tokio::time::timeout(Duration::from_secs(5), trust.changed()).await.unwrap();
