@@ -150,10 +150,13 @@ pub(crate) struct ServeArguments {
     /// Form of the log on standard error [default: text on a terminal, json elsewhere]
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Least important level that is logged (error, warn, info, debug), or a filter such as `info,hyper=debug`
-    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    /// Least important level that is logged (error, warn, info, debug, trace; or off), or a filter such as `info,hyper=debug`
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", default_value = DEFAULT_LOG_LEVEL)]
     pub(crate) log_level: String,
 }
+
+/// What is logged where nothing is said.
+pub(crate) const DEFAULT_LOG_LEVEL: &str = "info";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {

@@ -8,6 +8,7 @@ use super::Watchdog;
 use super::mark::{Lacking, Mark};
 use super::pods::{Key, Owner, Without};
 use super::workload::{self, Hindrance, Target};
+use crate::cluster;
 
 /// What became of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl<'p> Candidate<'p> {
         match Target::of(&watchdog.client, namespace, name, self.owner).await {
             Ok(None) => Attempt::Nothing,
             Ok(Some(target)) => self.make_target_anew(watchdog, &target, time).await,
-            Err(error) => self.failed(&error.to_string()),
+            Err(error) => self.failed(&cluster::problem(&error)),
         }
     }
 
@@ -84,7 +85,7 @@ impl<'p> Candidate<'p> {
                 let owner = match workload::controller(client, namespace, name).await {
                     Ok(Some(owner)) => owner,
                     Ok(None) => return Attempt::Nothing,
-                    Err(error) => return self.failed(&error.to_string()),
+                    Err(error) => return self.failed(&cluster::problem(&error)),
                 };
                 (Outcome::Evicted, owner, workload::evict(client, namespace, name).await)
             }
@@ -92,7 +93,7 @@ impl<'p> Candidate<'p> {
                 let workload = match workload::read(client, namespace, kind, name).await {
                     Ok(Some(workload)) => workload,
                     Ok(None) => return Attempt::Nothing,
-                    Err(error) => return self.failed(&error.to_string()),
+                    Err(error) => return self.failed(&cluster::problem(&error)),
                 };
                 match workload::hindrance(&workload.data, self.pod.mark.as_ref(), self.lacking, time) {
                     Some(Hindrance::UnderWay(time)) => return Attempt::UnderWay(time),
@@ -128,7 +129,7 @@ impl<'p> Candidate<'p> {
                 self.refused(target, &status.message);
                 Attempt::Done(Outcome::Refused)
             }
-            Err(error) => self.failed(&error.to_string()),
+            Err(error) => self.failed(&cluster::problem(&error)),
         }
     }
 

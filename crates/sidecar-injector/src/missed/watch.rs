@@ -20,6 +20,7 @@ use super::listing::Listing;
 use super::pods::Pods;
 use super::repair::{self, Repairs};
 use crate::clock::Clock;
+use crate::cluster;
 use crate::sources::watching::Trouble;
 
 /// The pause between two looks: the API server has more important things to do.
@@ -157,7 +158,7 @@ impl Watchdog {
             result => {
                 let problem = match result {
                     Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
-                    Ok(Err(error)) => error.to_string(),
+                    Ok(Err(error)) => cluster::problem(&error),
                     _ => NO_ANSWER.to_owned(),
                 };
                 pods.say_unreadable(&waiting, &problem);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::connection::Phase;
+use crate::cluster;
 
 /// Whose the fields are that are written here.
 const FIELD_MANAGER: &str = "sidecar-injector-lease";
@@ -73,7 +74,7 @@ impl Candidate {
             tokio::select! {
                 result = timeout(PATIENCE, self.attempt()) => match result {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => self.say(error.to_string()),
+                    Ok(Err(error)) => self.say(cluster::problem(&error)),
                     Err(_) => self.say("the API server does not answer".to_owned()),
                 },
                 () = end => self.set(false),

@@ -16,7 +16,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 
-use crate::arguments::LogFormat;
+use crate::arguments::{DEFAULT_LOG_LEVEL, LogFormat};
 use crate::failure::Failure;
 
 /// Lines that wait to be written; more are dropped and counted. A pipe that nobody reads must not stop the server.
@@ -31,8 +31,8 @@ const MESSAGES_LENGTH: usize = 400;
 /// Beyond so many bytes a list in a line goes no further: thousands of lines may wait.
 const LISTS_LENGTH: usize = 1000;
 
-/// The client's own word on every answer that is an error, which we say once and with what it means.
-const SILENCED: &str = "kube_client::client::builder=off";
+/// The client's own word on every answer that is an error, and on every watch that fails, which we say once and with what it means.
+const SILENCED: &str = "kube_client::client::builder=off,kube_runtime::watcher=off";
 
 /// Writes what is waiting when it is dropped, and knows how many lines were lost.
 pub(crate) struct Log {
@@ -45,7 +45,7 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
     let wrong =
         |problem: &str| Failure::Usage(format!("--log-level {level:?}: {problem}; try info or debug"));
     // A single word that is no level would be taken for the name of a module, and nothing be logged at all.
-    let is_word = level.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_word = !level.is_empty() && level.chars().all(|c| c.is_ascii_alphanumeric());
     if is_word && level.parse::<LevelFilter>().is_err() {
         return Err(wrong("the levels are off, error, warn, info, debug and trace"));
     }
@@ -70,6 +70,8 @@ pub(crate) fn start(format: Option<LogFormat>, level: &str) -> Result<Log, Failu
 }
 
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    // A variable that is set to nothing is as good as none.
+    let level = if level.is_empty() { DEFAULT_LOG_LEVEL } else { level };
     // Who asks for everything, or for what the client says, hears it.
     let wants_it = |part: &str| {
         let is_debug = part.parse::<LevelFilter>().is_ok_and(|level| level >= LevelFilter::DEBUG);
@@ -230,6 +232,7 @@ mod tests {
     fn what_the_client_says_of_errors_is_logged_for_those_who_name_it() {
         for (level, expected) in [
             ("info", false),
+            ("", false),
             ("info,hyper=debug", false),
             ("debug", true),
             ("hyper=info,debug", true),
@@ -238,12 +241,10 @@ mod tests {
         ] {
             let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
             tracing::subscriber::with_default(subscriber, || {
-                assert_eq!(
-                    enabled!(target: "kube_client::client::builder", Level::ERROR),
-                    expected,
-                    "{level}"
-                );
-                assert!(enabled!(target: "kube_client::client", Level::ERROR), "{level}");
+                let is_heard = enabled!(target: "kube_client::client::builder", Level::ERROR);
+                assert_eq!(is_heard, expected, "{level}");
+                assert_eq!(enabled!(target: "kube_runtime::watcher", Level::WARN), expected, "{level}");
+                assert!(enabled!(target: "kube_client::client", Level::INFO), "{level}");
             });
         }
     }

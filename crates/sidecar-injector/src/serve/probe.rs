@@ -17,6 +17,8 @@ use sidecar_engine::{PROBE_ANSWER, PROBE_KEY, PROBE_QUESTION};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::cluster;
+
 /// Until the Service knows a new pod.
 const FIRST: Duration = Duration::from_secs(10);
 
@@ -115,7 +117,7 @@ impl Probe {
         let made = match timeout(LIMIT, api.create(&parameters, pod)).await {
             Ok(Ok(made)) => made,
             Ok(Err(kube::Error::Api(status))) => return Err(self.refused(&status.message)),
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Ok(Err(error)) => return Err(unreachable(cluster::problem(&error))),
             Err(_) => return Err(unreachable(format!("no answer in {} s", LIMIT.as_secs()))),
         };
         let answer = made.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PROBE_KEY));

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::resources::resource;
 use super::store::Store;
+use crate::cluster;
 
 /// Whose the fields are that are written here.
 const FIELD_MANAGER: &str = "sidecar-injector-status";
@@ -198,7 +199,7 @@ async fn write_in_time(
     pods: u64,
 ) -> Result<bool, String> {
     match timeout(WRITE_TIME, write(client, name, wanted, pods)).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
+        Ok(result) => result.map_err(|error| cluster::problem(&error)),
         Err(_) => Err(format!("no answer in {} s", WRITE_TIME.as_secs())),
     }
 }

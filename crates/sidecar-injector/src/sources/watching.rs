@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::metrics::Watch;
+use crate::cluster;
 
 /// How long it must have been quiet before changes are published: `kubectl apply` of a folder comes in a burst.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -166,7 +167,7 @@ impl Trouble {
             return (Duration::ZERO, false);
         }
         self.failures += 1;
-        let problem = full(error);
+        let problem = cluster::problem(error);
         if self.said.as_ref() != Some(&problem) {
             warn!(event = "watch_failed", kind = name, problem, "keeping what is known");
             self.said = Some(problem);
@@ -197,19 +198,4 @@ fn is_absent(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404
     )
-}
-
-/// An error with its causes; the first often says only that something failed.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -24,6 +24,7 @@ use super::Distrust;
 use super::authority::Details;
 use super::object::{self, Seen};
 use super::secret::FIELD_MANAGER;
+use crate::cluster;
 
 /// At most so many CA certificates of others in a bundle; the oldest go first.
 const OTHERS: usize = 16;
@@ -343,7 +344,7 @@ impl Configuration {
                 true
             }
             Err(error) => {
-                self.say(&error.to_string());
+                self.say(&cluster::problem(&error));
                 false
             }
         }

@@ -22,6 +22,7 @@ use super::rotation::{Certificates, Lifetimes, Situation, Step, Stored};
 use super::secret;
 use super::{Distrust, Serving};
 use crate::clock::Clock;
+use crate::cluster;
 
 /// How often to look without anything having happened, at least.
 const LOOK: Duration = Duration::from_secs(10);
@@ -185,7 +186,8 @@ impl Managed {
             // Somebody else was faster: the watch brings what they stored.
             Err(kube::Error::Api(status)) if status.code == 409 => Agreement::Unknown,
             Err(error) => {
-                self.say(&format!("the Secret {} cannot be written: {error}", self.settings.secret));
+                let problem = cluster::problem(&error);
+                self.say(&format!("the Secret {} cannot be written: {problem}", self.settings.secret));
                 Agreement::Alone
             }
         }

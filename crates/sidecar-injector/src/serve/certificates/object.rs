@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::cluster;
+
 /// How long to wait before a missing object, or a cluster that cannot be reached, is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,7 @@ where
                         is_news
                     });
                 }
-                let problem = error.to_string();
+                let problem = cluster::problem(&error);
                 if said.as_ref() != Some(&problem) {
                     warn!(event = "watch_failed", kind, name, problem, "keeping what is known");
                     said = Some(problem);

@@ -6,11 +6,12 @@ use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use kube::Client;
+use rustls::CertificateError::{BadSignature, UnknownIssuer};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, Error, RootCertStore};
+use rustls::{Error, RootCertStore};
 use tracing::{info, warn};
 use x509_parser::public_key::PublicKey;
 
@@ -84,11 +85,11 @@ fn refusal(
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     let verified = verify_server_cert_signed_by_trust_anchor(&parsed, &roots, chain, now, algorithms.all);
     match verified {
-        Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Some(match invalid.len() {
+        // The second is a CA of the right name with another key.
+        Err(Error::InvalidCertificate(UnknownIssuer | BadSignature)) => Some(match invalid.len() {
             0 => "none of its CA certificates signed it".to_owned(),
             _ => "none of its CA certificates that are valid now signed it".to_owned(),
         }),
-        Err(error @ Error::InvalidCertificate(CertificateError::BadSignature)) => Some(error.to_string()),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::ledger::Ledger;
 use super::{Metrics, Note, resource};
+use crate::cluster;
 
 /// How often is looked for counts that are due.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -136,7 +137,7 @@ impl Writer {
     fn is_written(&mut self, outcome: &Outcome, namespace: &str) -> bool {
         let problem = match outcome {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(cluster::problem(error)),
             Err(_) => Some(format!("no answer in {} s", WRITE_TIME.as_secs())),
         };
         let counter = if problem.is_none() { &self.metrics.written } else { &self.metrics.failed };
