@@ -83,25 +83,33 @@ same certificate, and each call of this template would make another one.
 {{- end }}
 
 {{/*
-In the modes `selfManaged` and `certManager` the chart does not render a caBundle, for it is the injector's, or cert-manager's. But where another mode of
-the chart has rendered it before, leaving it out would take it away from pods that still serve: so what is there is rendered as it is, this time and
-from then on (the annotation remembers it). JSON of a map from kind to caBundle; empty on every other cluster, and without one.
+What of the caBundle that is there has to stay, so that pods that still serve are trusted.
+
+In the modes `selfManaged` and `certManager`, and with `externalCaBundle`, the chart does not render a caBundle, for it is the injector's, cert-manager's or
+somebody else's. But where another mode of the chart has rendered it before, leaving it out would take it away: so what is there is rendered as it
+is, this time and from then on (the annotation remembers it). In mode `provided` it stays beside the one that is given as long as there are pods that
+may need it: those of mode `selfManaged`, and of an upgrade that is not finished. JSON of a map from kind to caBundle; empty on every other cluster, and
+without one.
 */}}
 {{- define "kubernetes-sidecar-injector.keptCaBundles" -}}
 {{- if not (hasKey .Values "renderedKeptCaBundles") }}
   {{- $kept := dict }}
-  {{- if has .Values.certificates.mode (list "selfManaged" "certManager") }}
+  {{- $isProvided := not (empty (include "kubernetes-sidecar-injector.providedCaBundle" .)) }}
+  {{- if or $isProvided (ne .Values.certificates.mode "helm") }}
     {{- /* The release that there is, not who wrote the field last: that is the injector, after a rollback to another mode, too. */}}
     {{- $deployment := lookup "apps/v1" "Deployment" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) }}
     {{- $isSelfManaged := contains "CERTIFICATE_SECRET" (toJson $deployment) }}
+    {{- $status := get $deployment "status" | default dict }}
+    {{- $isUnfinished := or (ne (get $status "replicas" | int64) (get $status "updatedReplicas" | int64))
+          (ne (dig "metadata" "generation" 0 $deployment | int64) (get $status "observedGeneration" | int64)) }}
     {{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" }}
       {{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" (include "kubernetes-sidecar-injector.fullname" $) | default dict }}
       {{- $annotations := dig "metadata" "annotations" dict $live | default dict }}
       {{- $isKept := hasKey $annotations "sidecar.me/kept-ca-bundle" }}
-      {{- $isInjected := and (eq $.Values.certificates.mode "certManager") (hasKey $annotations "cert-manager.io/inject-ca-from") }}
+      {{- $isInjected := and (ne $.Values.certificates.mode "selfManaged") (hasKey $annotations "cert-manager.io/inject-ca-from") }}
       {{- range (get $live "webhooks" | default list) }}
         {{- with dig "clientConfig" "caBundle" "" . }}
-          {{- if or $isKept (not (or $isSelfManaged $isInjected)) }}
+          {{- if ternary (or $isSelfManaged $isUnfinished) (or $isKept (not (or $isSelfManaged $isInjected))) $isProvided }}
             {{- $_ := set $kept $kind . }}
           {{- end }}
         {{- end }}
@@ -117,7 +125,8 @@ from then on (the annotation remembers it). JSON of a map from kind to caBundle;
 {{- define "kubernetes-sidecar-injector.webhookAnnotations" -}}
 {{- $root := index . 0 }}
 {{- $own := dict "admissions.enforcer/disabled" "true" }}
-{{- if hasKey (include "kubernetes-sidecar-injector.keptCaBundles" $root | fromJson) (index . 1) }}
+{{- $kept := include "kubernetes-sidecar-injector.keptCaBundles" $root | fromJson }}
+{{- if and (hasKey $kept (index . 1)) (not (include "kubernetes-sidecar-injector.providedCaBundle" $root)) }}
 {{- $_ := set $own "sidecar.me/kept-ca-bundle" "true" }}
 {{- end }}
 {{- if eq $root.Values.certificates.mode "certManager" }}
@@ -128,8 +137,19 @@ from then on (the annotation remembers it). JSON of a map from kind to caBundle;
 
 {{/* The caBundle of a webhook configuration, called with a list of the root and the kind; empty when it is somebody else's to write. */}}
 {{- define "kubernetes-sidecar-injector.caBundleOf" -}}
-{{- $kept := include "kubernetes-sidecar-injector.keptCaBundles" (index . 0) | fromJson }}
-{{- get $kept (index . 1) | default (include "kubernetes-sidecar-injector.caBundle" (index . 0)) }}
+{{- $kept := get (include "kubernetes-sidecar-injector.keptCaBundles" (index . 0) | fromJson) (index . 1) }}
+{{- $own := include "kubernetes-sidecar-injector.caBundle" (index . 0) }}
+{{- if and $kept $own }}
+{{- $pem := b64dec $own }}
+{{- range regexFindAll "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----" (b64dec $kept) -1 }}
+{{- if not (contains . $pem) }}
+{{- $pem = printf "%s%s\n" $pem . }}
+{{- end }}
+{{- end }}
+{{- b64enc $pem }}
+{{- else }}
+{{- default $own $kept }}
+{{- end }}
 {{- end }}
 
 {{/* Base64 of the CA certificates that the API server trusts; empty when the chart does not own the field. */}}
@@ -138,7 +158,14 @@ from then on (the annotation remembers it). JSON of a map from kind to caBundle;
 {{- if eq .Values.certificates.mode "helm" }}
 {{- $certificates := include "kubernetes-sidecar-injector.certificates" . | fromJson }}
 {{- list $certificates.ca $certificates.previousCa | compact | join "\n" | replace "\n\n" "\n" | b64enc }}
-{{- else if eq .Values.certificates.mode "provided" }}
+{{- else }}
+{{- include "kubernetes-sidecar-injector.providedCaBundle" . }}
+{{- end }}
+{{- end }}
+
+{{/* The same of mode `provided` alone. */}}
+{{- define "kubernetes-sidecar-injector.providedCaBundle" -}}
+{{- if eq .Values.certificates.mode "provided" }}
 {{- with include "kubernetes-sidecar-injector.pem" .Values.certificates.provided.caBundle }}
 {{- printf "%s\n" . | b64enc }}
 {{- end }}

@@ -227,11 +227,16 @@ pub(crate) async fn the_bundle_is_cleared(at: &Installation) -> Result<()> {
 /// By the upgrades of docs/certificates.md: old pods are trusted as long as they serve, and new ones before they do.
 pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<()> {
     let page = Page::open()?;
-    let issued = issued()?;
-    let first = issued.first().context("no certificate")?;
-    for (name, text) in
-        [("tls.crt", &first.certificate), ("tls.key", &first.key), ("ca.crt", &first.authority)]
-    {
+    let (ours, others) = (issued()?, issued()?);
+    let ([first, _], [stranger, _]) = (&ours[..], &others[..]) else {
+        anyhow::bail!("two certificates each")
+    };
+    for (name, text) in [
+        ("tls.crt", &first.certificate),
+        ("tls.key", &first.key),
+        ("ca.crt", &first.authority),
+        ("wrong.crt", &stranger.authority),
+    ] {
         std::fs::write(page.folder.path().join(name), text)?;
     }
     page.run(at, "kubectl create secret generic kubernetes-sidecar-injector-certs --namespace default --from-file=tls-cert-file=tls.crt \
@@ -241,8 +246,12 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     let to_helm = page.commands("--force-conflicts --set certificates.mode=helm")?;
     let to_self_managed = page.commands("--set certificates=null")?;
     for (name, commands) in [
-        ("Certificate mode: `selfManaged` → `provided`", page.commands(to_provided)?),
-        ("one's own CA alone", page.commands(to_own_alone)?),
+        (MISTAKEN, page.commands(to_provided)?),
+        (OWN_ALONE, page.commands(to_own_alone)?),
+        (
+            "a `caBundle` of somebody else's",
+            page.commands("--set certificates.provided.externalCaBundle=true")?,
+        ),
         ("`provided` → `selfManaged`", to_self_managed),
         (FORGOTTEN, to_helm),
         ("`helm` → `selfManaged`", to_self_managed),
@@ -250,21 +259,36 @@ pub(crate) async fn certificate_modes_are_switched(at: &Installation) -> Result<
     ] {
         let load = Load::start(at).await?;
         if name == FORGOTTEN {
-            old_replicas_serve_on(at, &page, &commands.replace("--force-conflicts", "")).await?;
+            // Helm 4 applies everything but the webhooks then.
+            let refused = page.run(at, &commands.replace("--force-conflicts", "")).await;
+            let refused = refused.err().context("the upgrade should have been refused")?;
+            ensure!(format!("{refused:#}").contains("with \"sidecar-injector\""), "{refused:#}");
+            old_replicas_serve_on(at).await?;
+        }
+        if name == MISTAKEN {
+            let upgrade = commands.split("kubectl").next().unwrap_or_default();
+            page.run(at, &upgrade.replace("ca.crt", "wrong.crt")).await?;
+            old_replicas_serve_on(at).await?;
         }
         page.run(at, commands).await?;
         settled(at, 2).await?;
         record(load.finish(name).await?).expect_nothing_lost()?;
+        if name == OWN_ALONE {
+            let left = bundles(at).await?;
+            ensure!(left.iter().all(|bundle| bundle.len() == 1), "more than our own CA: {left:?}");
+        }
     }
     at.kubectl(&["delete", "secret", "kubernetes-sidecar-injector-certs", "-n", "default"]).await.map(drop)
 }
 
 const FORGOTTEN: &str = "`selfManaged` → `helm`, at first without `--force-conflicts`";
 
-/// Helm 4 applies everything but the webhooks then: the new replica sees that nobody trusts it, and goes on waiting.
-async fn old_replicas_serve_on(at: &Installation, page: &Page, commands: &str) -> Result<()> {
-    let refused = page.run(at, commands).await.err().context("the upgrade should have been refused")?;
-    ensure!(format!("{refused:#}").contains("with \"sidecar-injector\""), "{refused:#}");
+const MISTAKEN: &str = "Certificate mode: `selfManaged` → `provided`, at first with the wrong CA";
+
+const OWN_ALONE: &str = "one's own CA alone";
+
+/// The new replica sees that nobody trusts it, and goes on waiting.
+async fn old_replicas_serve_on(at: &Installation) -> Result<()> {
     let unready = || anyhow::Ok(at.cluster.fake_node()?.running().into_iter().filter(|it| !it.ready));
     let distrust = |log: &std::path::Path| {
         std::fs::read_to_string(log).unwrap_or_default().contains("does not verify it")
