@@ -100,8 +100,10 @@ without one.
     {{- $deployment := lookup "apps/v1" "Deployment" (include "kubernetes-sidecar-injector.namespace" .) (include "kubernetes-sidecar-injector.fullname" .) }}
     {{- $isSelfManaged := contains "CERTIFICATE_SECRET" (toJson $deployment) }}
     {{- $status := get $deployment "status" | default dict }}
-    {{- $isUnfinished := or (ne (get $status "replicas" | int64) (get $status "updatedReplicas" | int64))
-          (ne (dig "metadata" "generation" 0 $deployment | int64) (get $status "observedGeneration" | int64)) }}
+    {{- /* One that nobody has looked at yet has no pods. */}}
+    {{- $isUnfinished := and (hasKey $status "observedGeneration")
+          (or (ne (get $status "replicas" | int64) (get $status "updatedReplicas" | int64))
+            (ne (dig "metadata" "generation" 0 $deployment | int64) (get $status "observedGeneration" | int64))) }}
     {{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" }}
       {{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" (include "kubernetes-sidecar-injector.fullname" $) | default dict }}
       {{- $annotations := dig "metadata" "annotations" dict $live | default dict }}
