@@ -57,14 +57,20 @@ impl Injector {
     }
 
     fn wait_for_log(&self, event: &str) -> Value {
+        self.wait_for_lines(event, 1).pop().unwrap()
+    }
+
+    /// At least so many. What is in effect is not yet in the log, which is written by a thread of its own.
+    fn wait_for_lines(&self, event: &str, count: usize) -> Vec<Value> {
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
-            if let Some(line) = self.logged(event).pop() {
-                return line;
+            let lines = self.logged(event);
+            if lines.len() >= count {
+                return lines;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("no {event} in the log: {:?}", self.log.lock().unwrap());
+        panic!("no {event} in the log, or not {count} times: {:?}", self.log.lock().unwrap());
     }
 
     fn call(&self, head: &str, body: &str) -> Value {
@@ -190,7 +196,7 @@ async fn objects_are_in_effect_within_a_second_and_watches_survive_what_happens(
 fn without_the_kinds_it_is_ready(injector: &Injector) {
     injector.wait_for_log("ready");
     assert_eq!(injector.readiness()["status"], "ok");
-    assert_eq!(injector.logged("kind_absent").len(), 2);
+    assert_eq!(injector.wait_for_lines("kind_absent", 2).len(), 2);
     assert!(injector.logged("watch_failed").is_empty());
     assert!(injector.images("default").is_empty());
 }
@@ -220,7 +226,7 @@ async fn applied_changed_broken_and_deleted(cluster: &Cluster, injector: &Inject
     apply(cluster, &odd, "default").await;
     apply(cluster, &definition(kind, "log", "log:4"), "default").await;
     injector.expect_images("default", &["log:4"]);
-    assert_eq!(injector.logged("definition_invalid").len(), 2);
+    assert_eq!(injector.wait_for_lines("definition_invalid", 2).len(), 2);
 
     // Others write into an object's metadata all the time.
     let before = injector.logged("definitions_loaded").len();
@@ -229,10 +235,10 @@ async fn applied_changed_broken_and_deleted(cluster: &Cluster, injector: &Inject
     injector.expect_images("default", &["log:4", "second:1"]);
     kubectl(cluster, &["delete", kind, "log", "odd"]).await;
     injector.expect_images("default", &["second:1"]);
-    assert_eq!(injector.logged("definition_removed")[0]["definition"], "log");
+    assert_eq!(injector.wait_for_lines("definition_removed", 1)[0]["definition"], "log");
     kubectl(cluster, &["delete", kind, "second"]).await;
     injector.expect_images("default", &[]);
-    assert!(injector.logged("definitions_loaded").len() > before);
+    injector.wait_for_lines("definitions_loaded", before + 1);
 }
 
 async fn namespaced_ones_stay_in_their_namespace(cluster: &Cluster, injector: &Injector) {
