@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::client::{Connection, connect_tls, patch, pod, request, review, tls_of};
-use crate::server::Server;
+use crate::server::{Server, wait_until};
 
 fn is_allowed_without_patch(answer: &Value) -> bool {
     let response = answer["response"].as_object().unwrap();
@@ -244,9 +244,7 @@ async fn the_log_says_in_the_words_of_the_warning_why_a_pod_goes_without_a_sidec
 
     wrong["metadata"]["annotations"]["sidecar.me/inject"] = "ü1,ü2,ü3,ü4,ü5,ü6,ü7,ü8".into();
     connection.review(&review(wrong)).await.unwrap();
-    while server.logged("review").len() < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    wait_until(|| server.logged("review").len() == 2).await;
     let message = server.logged("review")[1]["messages"].as_str().unwrap().to_owned();
     assert!(message.chars().count() == 400 && message.ends_with('…'), "{message}");
 }

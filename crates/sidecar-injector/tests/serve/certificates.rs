@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 
 use crate::client::{Connection, connect_tls, pod, review, tls};
-use crate::server::{Authority, Server};
+use crate::server::{Authority, Server, wait_until};
 
 /// The certificate that a new connection is shown.
 async fn shown(server: &Server) -> Vec<u8> {
@@ -55,7 +55,7 @@ async fn certificates_are_replaced_under_load_without_one_failed_call() {
         caller.await.unwrap();
     }
     assert!(calls.load(Ordering::Relaxed) > 100);
-    assert_eq!(server.logged("certificate_reloaded").len(), 3);
+    wait_until(|| server.logged("certificate_reloaded").len() == 3).await;
 }
 
 /// The kubelet renames `..data` in the folder; a watch on the files would not show it.

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 
 use crate::client::{Connection, patch, pod, review};
-use crate::server::Server;
+use crate::server::{Server, wait_until};
 
 /// A definition of one container for labelled pods.
 pub(crate) fn definition(name: &str, image: &str) -> String {
@@ -158,7 +158,7 @@ async fn a_config_map_is_swapped_under_load_without_a_failed_or_a_mixed_answer()
     }
     expect_events(&took);
     assert!(server.logged("definition_invalid").is_empty() && server.logged("definition_removed").is_empty());
-    assert_eq!(server.logged("definitions_loaded").len(), 5);
+    wait_until(|| server.logged("definitions_loaded").len() == 5).await;
 
     swap(folder.path(), "deleted", &generation("deleted")[..1]);
     wait_for_images(&server, &["image:deleted"]).await;
@@ -376,12 +376,4 @@ async fn a_cluster_that_does_not_answer_keeps_the_server_from_being_ready_and_no
     // Once for each watch, however often it is tried again.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(server.logged("watch_failed").len(), 3);
-}
-
-async fn wait_until(mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is_true() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -154,6 +154,15 @@ impl Drop for Server {
     }
 }
 
+/// For what the log says of something that is in effect: it is written by a thread of its own.
+pub(crate) async fn wait_until(mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_true() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn swap_pair(folder: &Path, generation: &str, certificate: &str, key: &str) {
     let data: PathBuf = folder.join(format!("..{generation}"));
     std::fs::create_dir(&data).unwrap();
