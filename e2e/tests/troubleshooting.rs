@@ -76,6 +76,13 @@ async fn what_is_printed_is_in_the_index() {
     at.fails(second, "exists and cannot be imported into the current release: invalid ownership metadata")
         .await;
     at.fails(&format!("helm install {CHART}"), "cannot reuse a name that is still in use").await;
+    let upgrade = format!("helm upgrade {CHART} --reset-then-reuse-values --set");
+    at.0.shell(&format!("{upgrade} certificates=null")).await.unwrap();
+    at.fails(&format!("{upgrade} certificates=null"), "missing property '…'").await;
+    // To what had the value; it has not any more.
+    at.0.shell("helm rollback kubernetes-sidecar-injector --namespace default").await.unwrap();
+    at.fails(&format!("{upgrade} replicas=2"), "missing property '…'").await;
+    at.0.shell(&format!("{upgrade} certificates.mode=selfManaged")).await.unwrap();
     let create = |spec: &str| {
         let kind = "apiVersion: sidecar.me/v1alpha1\\nkind: SidecarDefinition\\nmetadata: {name: a}\\n";
         format!("printf '{kind}spec: {spec}' | kubectl create -f -")
